@@ -1,0 +1,49 @@
+"""Real, isolated, privileged Docker daemons for tests.
+
+`pytest --dind` gives every worker a daemon of its own. The core needs no pytest::
+
+    from pytest_dind import Daemon, Settings
+
+    with Daemon.start(Settings(image="docker:dind")) as daemon:
+        daemon.client.containers.run("busybox", "true")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+    from .errors import (
+        DaemonStartError,
+        DindError,
+        DindWarning,
+        HostEngineError,
+        ImageNotFoundError,
+        SettingsError,
+    )
+    from .settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Daemon",
+    "DaemonStartError",
+    "DindError",
+    "DindWarning",
+    "HostEngineError",
+    "ImageNotFoundError",
+    "Settings",
+    "SettingsError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # pytest imports this package at every start, also without --dind: nothing heavy is loaded until it is asked for.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    room = {"Daemon": "daemon", "Settings": "settings"}.get(name, "errors")
+    return getattr(import_module(f".{room}", __name__), name)

@@ -1,0 +1,154 @@
+"""What a setting's value must be: each check returns it as `Settings` holds it, or says which rule it breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError
+
+KEEP = ("never", "failed", "always")
+
+#: What dockerd is told by us; a second word on the same thing makes it refuse to start, or opens root to the network.
+_OURS = ("-H", "--host", "-G", "--group", "--containerd", "--config-file", "--tls", "--tlsverify", "--tlscacert",
+         "--tlscert", "--tlskey", "-p", "--pidfile")  # fmt: skip
+_OURS_IN_CONFIG = tuple(name[2:] for name in _OURS if name.startswith("--"))
+
+#: Mounted over these, the daemon would lose its own files, or its entrypoint would delete the machine's.
+_UNMOUNTABLE = ("/", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var", "/var/lib/docker", "/var/run")
+
+#: What the engine takes at least.
+LEAST_CPUS = 0.01
+LEAST_MEMORY = 6 * 1024**2
+
+_UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+
+
+def text(value: object, where: str) -> str:
+    """A text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise SettingsError(where, value, "is not a text; give one that is not empty")
+    return value.strip()
+
+
+def image(value: object, where: str) -> str:
+    """The name of an image."""
+    name = text(value, where)
+    if re.search(r"\s", name) or name.startswith("-"):
+        raise SettingsError(where, value, "is not the name of an image; give one such as docker:28-dind")
+    return name
+
+
+def daemon_arg(value: object, where: str) -> str:
+    """One argument of dockerd, and none that we set."""
+    argument = text(value, where)
+    if not argument.startswith("-"):
+        raise SettingsError(where, value, "is not an argument of dockerd; give it whole, such as --mtu=1400")
+    if argument.split("=")[0] in _OURS or argument[:2] in ("-H", "-G"):
+        raise SettingsError(
+            where, value, "is set by pytest-dind itself; leave it out (--dind-config takes daemon.json)"
+        )
+    return argument
+
+
+def daemon_config(value: object, where: str) -> Mapping[str, Any]:
+    """A daemon.json: read from a file, or given as a mapping."""
+    if isinstance(value, (str, Path)):
+        try:
+            value = json.loads(Path(value).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(where, str(value), f"cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise SettingsError(where, str(value), f"is not a JSON file: {error}") from error
+    if not isinstance(value, Mapping):
+        raise SettingsError(where, value, 'is not a daemon.json: give a JSON object, such as {"mtu": 1400}')
+    for key in (*_OURS_IN_CONFIG, "hosts"):
+        if key in value:
+            raise SettingsError(where, key, "is set by pytest-dind itself; leave it out of daemon.json")
+    try:
+        json.dumps(dict(value))
+    except (TypeError, ValueError) as error:
+        raise SettingsError(where, value, f"cannot be written as JSON: {error}") from error
+    return value
+
+
+def mount(value: object, where: str) -> Path:
+    """A path of this machine that may be mounted into a daemon."""
+    path = Path(os.path.abspath(os.path.expanduser(text(str(value), where))))  # noqa: PTH100, PTH111 (keeps links)
+    if str(path) in _UNMOUNTABLE:
+        raise SettingsError(
+            where, str(value), "cannot be mounted into a daemon: it needs its own; give a path below it"
+        )
+    if not path.exists():
+        raise SettingsError(where, str(value), "does not exist on this machine")
+    return path
+
+
+def keep(value: object, where: str) -> str:
+    """When daemons are kept."""
+    if value not in KEEP:
+        raise SettingsError(where, value, f"is none of {', '.join(KEEP)}")
+    return str(value)
+
+
+def seconds(value: object, where: str) -> float:
+    """A number of seconds above 0."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        found = 0.0
+    if isinstance(value, bool) or not 0 < found < float("inf"):
+        raise SettingsError(where, value, "is not a number of seconds above 0, such as 30 or 0.5")
+    return found
+
+
+def size(value: object, where: str) -> int:
+    """A size in bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", str(value).strip().lower())
+    found = int(float(match[1]) * _UNITS[match[2]]) if match and not isinstance(value, bool) else 0
+    if found < LEAST_MEMORY:
+        raise SettingsError(
+            where, value, "is not a size of at least 6m; give bytes, or a number with k, m, g or t: 512m"
+        )
+    return found
+
+
+def cpus(value: object, where: str) -> float:
+    """A number of CPUs."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        found = 0.0
+    if isinstance(value, bool) or not LEAST_CPUS <= found < float("inf"):
+        raise SettingsError(where, value, "is not a number of CPUs of at least 0.01, such as 1.5")
+    return found
+
+
+def count(value: object, where: str) -> int:
+    """A whole number above 0."""
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.isdecimal() or int(text) < 1:
+        raise SettingsError(where, value, "is not a whole number above 0, such as 4096")
+    return int(text)
+
+
+def network(value: object, where: str) -> str:
+    """A network of the host engine; none that shares a network stack."""
+    name = text(value, where)
+    if name == "host" or name.startswith("container:"):
+        rule = (
+            "would share a network stack, whose firewall rules the daemon would rewrite; give a network, such as bridge"
+        )
+        raise SettingsError(where, value, rule)
+    return name
+
+
+def switch(value: object, where: str) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise SettingsError(where, value, "is neither true nor false")
+    return value

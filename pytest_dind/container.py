@@ -1,0 +1,108 @@
+"""What a daemon's container is made of: the engine's description of it, from the settings."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .labels import Ownership
+from .settings import Settings
+from .transport import UnixSocket
+
+#: Where every docker:dind image keeps what its daemon owns.
+DATA_ROOT = "/var/lib/docker"
+#: Where boot.sh lies in the container: not in /tmp, which the image's wrapper mounts over, nor in /run.
+BOOT = "/pytest-dind-boot.sh"
+#: Bytes of log that the host engine keeps of a daemon; ours comes over the lifeline.
+_ENGINE_LOG = "16m"
+
+
+@dataclass(frozen=True)
+class BaseTemp:
+    """pytest's base temp directory: what daemons see of it, and what only this process writes to, if known yet."""
+
+    mount: Path
+    own: Path | None
+
+
+def describe(
+    settings: Settings, transport: UnixSocket, ownership: Ownership, base_temp: BaseTemp | None
+) -> Mapping[str, Any]:
+    """Return the body of the engine's `POST /containers/create`."""
+    # https://docs.docker.com/reference/api/engine/#tag/Container/operation/ContainerCreate
+    return {
+        "Image": settings.image,
+        "Entrypoint": ["sh", BOOT],
+        "Cmd": _boot_arguments(settings, transport),
+        "Labels": ownership.labels(),
+        # Explicit, so that nothing of the user's (DOCKER_*, proxies) gets into the daemon unseen.
+        "Env": [],
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "OpenStdin": True,
+        # The lifeline: the first who attaches is the owner, and when it goes, the input ends.
+        "StdinOnce": True,
+        "HostConfig": _host_config(settings, transport, ownership, base_temp),
+    }
+
+
+@cache
+def boot_archive() -> bytes:
+    """Return what is put into the container before it starts: boot.sh, as the tar file that the engine takes."""
+    script = Path(__file__).with_name("boot.sh").read_bytes()
+    entry = tarfile.TarInfo(BOOT.lstrip("/"))
+    entry.size = len(script)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(entry, io.BytesIO(script))
+    return archive.getvalue()
+
+
+def _boot_arguments(settings: Settings, transport: UnixSocket) -> list[str]:
+    config = "" if settings.config is None else json.dumps(dict(settings.config))
+    owner = "" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
+    return [config, str(transport.directory), owner, f"--group={os.getegid()}", *settings.daemon_arg]
+
+
+def _host_config(
+    settings: Settings, transport: UnixSocket, ownership: Ownership, base_temp: BaseTemp | None
+) -> dict[str, Any]:
+    same_place = [transport.directory.parent, *([base_temp.mount] if base_temp else []), *settings.mount]
+    mounts: list[dict[str, Any]] = [
+        # Kind `bind` and not `-v`: it fails where the path does not exist on the engine's machine.
+        {"Type": "bind", "Source": str(path), "Target": str(path)}
+        for path in dict.fromkeys(same_place)
+    ]
+    # Overlay does not work on overlay, so the data is a volume, whether the image declares one or not. It has no name,
+    # so the engine removes it with the container; it has our labels, so that it can be found if that goes wrong.
+    mounts.append({"Type": "volume", "Target": DATA_ROOT, "VolumeOptions": {"Labels": ownership.labels()}})
+    # The image's wrapper mounts a tmpfs over /tmp, and would hide base temp, unless something is mounted there.
+    scratch = {} if Path("/tmp") in same_place else {"/tmp": "exec,mode=1777"}  # noqa: S108 (the container's)
+    config: dict[str, Any] = {
+        "Privileged": settings.privileged,
+        "Init": True,
+        "AutoRemove": True,
+        "CgroupnsMode": "private",
+        "Mounts": mounts,
+        "Tmpfs": scratch,
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": _ENGINE_LOG}},
+        "NetworkMode": settings.network or "default",
+    }
+    if settings.memory is not None:
+        # Swap would make the limit a suggestion.
+        config |= {"Memory": settings.memory, "MemorySwap": settings.memory}
+    if settings.cpus is not None:
+        config["NanoCpus"] = round(settings.cpus * 1e9)
+    if settings.pids is not None:
+        config["PidsLimit"] = settings.pids
+    if settings.runtime is not None:
+        config["Runtime"] = settings.runtime
+    return config

@@ -1,0 +1,44 @@
+"""The beginning of a run: settings checked and, with `--dind-environ`, the daemon up before anything is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from . import workers
+from .errors import SettingsError
+from .session import Session, early_base_temp
+from .settings import resolve
+
+_SESSION = pytest.StashKey[Session]()
+#: With these pytest shows something and runs no test.
+_SHOWS_ONLY = ("help", "version", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow")
+
+
+def session_of(config: pytest.Config) -> Session:
+    """Return this process's session.
+
+    :raises pytest.UsageError: a setting cannot be used.
+    """
+    if _SESSION not in config.stash:
+        config.stash[_SESSION] = _checked(config, None)
+    return config.stash[_SESSION]
+
+
+def enter_environ_early(config: pytest.Config, namespace: Any) -> None:
+    """With `--dind-environ`, have the daemon in os.environ already when the first conftest is imported."""
+    if any(getattr(namespace, name, None) for name in _SHOWS_ONLY) or workers.is_early_controller(namespace):
+        return
+    session = _checked(config, namespace)
+    if not session.settings[0].environ:
+        return
+    config.stash[_SESSION] = session
+    session.start_early(early_base_temp(namespace))
+
+
+def _checked(config: pytest.Config, namespace: Any) -> Session:
+    try:
+        return Session(config, resolve(config, namespace))
+    except SettingsError as error:
+        raise pytest.UsageError(f"pytest-dind: {error}") from error

@@ -1,0 +1,231 @@
+"""The host engine: the one door to it. Everything that is made on it or removed from it passes here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .errors import EngineRefusedError, HostEngineError, ImageNotFoundError
+from .labels import OURS
+
+if TYPE_CHECKING:
+    import docker
+
+#: Docker 20.10: the first with `CgroupnsMode`. https://docs.docker.com/reference/api/engine/version-history/
+OLDEST_API = (1, 41)
+#: Seconds that the engine may take for one answer; a busy one takes several for a container.
+ANSWER_TIMEOUT = 120
+
+
+class HostEngine:
+    """The Docker engine that daemons are started on."""
+
+    def __init__(self, client: docker.DockerClient, address: str) -> None:
+        self.client = client
+        self.api: Any = client.api
+        self.address = address
+
+    @classmethod
+    def connect(cls) -> HostEngine:
+        """Connect to the engine that the docker CLI would use: DOCKER_HOST, else the current context.
+
+        :raises HostEngineError: none answers there, or it is too old.
+        """
+        import docker  # noqa: PLC0415 (0.2 s; only a run with --dind pays them)
+        from docker.errors import DockerException  # noqa: PLC0415
+
+        address, source = _address()
+        try:
+            engine = cls(docker.from_env(timeout=ANSWER_TIMEOUT), address)
+            api_version = engine.version["ApiVersion"]
+        except (DockerException, OSError, ValueError) as error:
+            raise HostEngineError(
+                f"no Docker engine answers at {address} ({source}): {_root_cause(error)}. "
+                "Start Docker, set DOCKER_HOST to an engine that runs, or, if the permission is denied, "
+                "add your user to the group 'docker'; 'docker info' must work.",
+            ) from error
+        if tuple(map(int, api_version.split("."))) < OLDEST_API:
+            raise HostEngineError(
+                f"the Docker engine at {address} ({source}) is too old: API {api_version}, and pytest-dind needs "
+                f"{'.'.join(map(str, OLDEST_API))} (Docker 20.10) or newer.",
+            )
+        return engine
+
+    @cached_property
+    def version(self) -> Mapping[str, Any]:
+        """What the engine says of its version."""
+        answer: Mapping[str, Any] = self.api.version(api_version=False)
+        return answer
+
+    @cached_property
+    def info(self) -> Mapping[str, Any]:
+        """What the engine says of itself."""
+        answer: Mapping[str, Any] = self.api.info()
+        return answer
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+    # -- images
+
+    def image_named(self, name: str) -> str:
+        """Return an image's name with `{version}` filled in."""
+        # Debian and others append to the version: 26.1.5+dfsg1.
+        return name.replace("{version}", self.version["Version"].split("+")[0].split("-")[0])
+
+    def image(self, name: str) -> Mapping[str, Any] | None:
+        """Return what the engine knows of an image; None if it has not got it."""
+        from docker.errors import APIError, NotFound  # noqa: PLC0415
+
+        try:
+            answer: Mapping[str, Any] = self.api.inspect_image(name)
+        except NotFound:
+            return None
+        except APIError as error:  # a name that no engine would take
+            raise ImageNotFoundError(name, f"the host engine says: {error.explanation}") from error
+        return answer
+
+    def require_image(self, name: str) -> None:
+        """Have an image on the host engine: pulled, if it is not there.
+
+        :raises ImageNotFoundError: it is neither there nor can it be pulled.
+        """
+        from docker.errors import APIError  # noqa: PLC0415
+
+        if self.image(name) is not None:
+            return
+        try:
+            self.client.images.pull(name)
+        except APIError as error:
+            raise ImageNotFoundError(
+                name,
+                f"the host engine at {self.address} has not got it, and pulling it failed: {error.explanation}. "
+                "Mind the spelling, pull or build it on the host engine, or name another with --dind-image.",
+            ) from error
+
+    def save(self, name: str) -> Iterator[bytes]:
+        """Stream an image out of the host engine, as `docker save` does."""
+        stream: Iterator[bytes] = self.api.get_image(name)
+        return stream
+
+    # -- containers
+
+    def create(self, name: str, container: Mapping[str, Any]) -> str:
+        """Create a container; return its id. `remove` is its undo, also by name.
+
+        :raises ImageNotFoundError: the engine has not got its image.
+        :raises EngineRefusedError: it refuses the container.
+        """
+        from docker.errors import APIError, ImageNotFound  # noqa: PLC0415
+
+        try:
+            answer = self.api.create_container_from_config(container, name)
+        except ImageNotFound as error:
+            raise ImageNotFoundError(container["Image"], f"{error.explanation} on {self.address}") from error
+        except APIError as error:
+            raise _refusal(name, error) from error
+        return str(answer["Id"])
+
+    def put(self, container: str, archive: bytes) -> None:
+        """Unpack a tar file at the root of a container, running or not."""
+        self.api.put_archive(container, "/", archive)
+
+    def attach(self, container: str) -> Any:
+        """Open the stream to a container's input and output."""
+        return self.api.attach_socket(container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+
+    def start(self, container: str, name: str) -> None:
+        """Start a created container.
+
+        :raises EngineRefusedError: it cannot be run.
+        """
+        from docker.errors import APIError  # noqa: PLC0415
+
+        try:
+            self.api.start(container)
+        except APIError as error:
+            raise _refusal(name, error) from error
+
+    def container(self, container: str) -> Mapping[str, Any] | None:
+        """Return what the engine knows of a container; None if it is gone."""
+        from docker.errors import NotFound  # noqa: PLC0415
+
+        try:
+            answer: Mapping[str, Any] = self.api.inspect_container(container)
+        except NotFound:
+            return None
+        return answer
+
+    def wait_removed(self, container: str, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until an ended container and its volumes are gone; True when they are."""
+        from docker.errors import APIError, NotFound  # noqa: PLC0415
+        from requests.exceptions import RequestException  # noqa: PLC0415
+
+        try:
+            self.api.wait(container, timeout=timeout, condition="removed")
+        except NotFound:
+            return True
+        except (APIError, RequestException, OSError):  # too late, or the engine could not remove it
+            pass
+        return self.container(container) is None
+
+    def remove(self, container: str) -> None:
+        """Kill and remove a container with its anonymous volumes; no error when it is gone or just going."""
+        from docker.errors import APIError, NotFound  # noqa: PLC0415
+
+        try:
+            self.api.remove_container(container, force=True, v=True)
+        except NotFound:
+            pass
+        except APIError as error:
+            if error.status_code != 409:  # 409: "removal … is already in progress"  # noqa: PLR2004
+                raise
+
+    def remove_and_wait(self, container: str) -> None:
+        """Remove a container and wait until it is gone, which the engine may have begun by itself."""
+        self.remove(container)
+        self.wait_removed(container, ANSWER_TIMEOUT)
+
+    def ours(self) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+        """List what carries our labels: kind (container, network or volume), name, labels."""
+        found = {"label": OURS}
+        for container in self.api.containers(all=True, filters=found):
+            yield "container", container["Names"][0].lstrip("/"), container["Labels"]
+        for network in self.api.networks(filters=found):
+            yield "network", network["Name"], network["Labels"]
+        for volume in self.api.volumes(filters=found)["Volumes"] or []:
+            yield "volume", volume["Name"], volume["Labels"]
+
+
+def _address() -> tuple[str, str]:
+    """Where docker.from_env() looks, and who says so."""
+    from docker.context import ContextAPI  # noqa: PLC0415
+    from docker.errors import DockerException  # noqa: PLC0415
+
+    if os.environ.get("DOCKER_HOST"):
+        return os.environ["DOCKER_HOST"], "from DOCKER_HOST"
+    try:
+        context = ContextAPI.get_current_context()
+        if context.Host and context.Name != "default":
+            return context.Host, f"from the docker context {context.Name!r}"
+    except (DockerException, AttributeError, OSError, ValueError):  # a context that is no more: from_env says so
+        pass
+    return "unix:///var/run/docker.sock", "the default; neither DOCKER_HOST nor a docker context is set"
+
+
+def _root_cause(error: BaseException) -> str:
+    """The innermost reason: docker-py wraps urllib3, which wraps the socket's own."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error)
+
+
+def _refusal(name: str, error: Any) -> EngineRefusedError:
+    from .diagnosis import diagnose  # noqa: PLC0415
+
+    answer = str(error.explanation or error)
+    known = diagnose(answer)
+    return EngineRefusedError(name, answer, known.cause if known else "", known.cure if known else "")

@@ -1,0 +1,57 @@
+"""Looking into a daemon and reaching what runs in it."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from .errors import DaemonStateError
+
+if TYPE_CHECKING:
+    import docker
+    from docker.models.containers import Container
+
+
+def published_port(client: docker.DockerClient, container: Container | str, port: int | str) -> int:
+    """Return the port of the daemon's address that leads to a container's port.
+
+    :raises DaemonStateError: the container is not there, does not run, or does not publish that port.
+    """
+    from docker.errors import NotFound  # noqa: PLC0415
+
+    identity = container if isinstance(container, str) else str(container.id)
+    wanted = str(port) if "/" in str(port) else f"{port}/tcp"
+    try:
+        found: Any = client.api.inspect_container(identity)
+    except NotFound as error:
+        raise DaemonStateError(f"container {identity!r} is not in this daemon") from error
+    name = found["Name"].lstrip("/")
+    ports = found["NetworkSettings"]["Ports"] or {}
+    if not ports.get(wanted):
+        published = ", ".join(key for key, value in ports.items() if value) or "none"
+        raise DaemonStateError(
+            f"container {name} ({found['State']['Status']}) does not publish port {wanted} (published: {published}); "
+            f"start it with ports={{{wanted!r}: None}} or -p {wanted.partition('/')[0]}",
+        )
+    return int(ports[wanted][0]["HostPort"])
+
+
+def run(api: Any, container: str, argv: list[str]) -> tuple[int, str]:
+    """Run a command in a container; return its exit code and its output."""
+    execution = api.exec_create(container, argv)["Id"]
+    output = api.exec_start(execution).decode(errors="replace")
+    return int(api.exec_inspect(execution)["ExitCode"]), output
+
+
+def put(api: Any, container: str, source: Path | str, target: str) -> None:
+    """Copy a file or directory of this machine into a container, as the absolute path `target`."""
+    path = PurePosixPath(target)
+    if not path.is_absolute() or path == path.parent:
+        raise DaemonStateError(f"cannot put {source} at {target!r}: give an absolute path below /")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        # The folders on the way are made by the archive: the engine wants its root to exist.
+        tar.add(source, arcname=str(path.relative_to("/")))
+    api.put_archive(container, "/", archive.getvalue())

@@ -1,0 +1,38 @@
+"""The labels that everything of ours on the host engine carries, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from . import __version__
+
+#: On every object of ours; the value is the version that made it.
+OURS = "pytest-dind"
+RUN = "pytest-dind.run"
+WORKER = "pytest-dind.worker"
+#: Which lease directory the lease lies in: a lease of another machine or container proves nothing here.
+HOST = "pytest-dind.host"
+#: The lock file that the owner holds while it lives, and the token that it wrote beside it: `PATH#TOKEN`.
+LEASE = "pytest-dind.lease"
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Who made an object: enough for a later run to prove that its owner is dead."""
+
+    run: str
+    worker: str
+    host: str
+    lease: str
+
+    def labels(self) -> dict[str, str]:
+        """Return the labels to create an object with."""
+        return {OURS: __version__, RUN: self.run, WORKER: self.worker, HOST: self.host, LEASE: self.lease}
+
+    @classmethod
+    def read(cls, labels: Mapping[str, str] | None) -> Ownership | None:
+        """Read the labels of an object; None for one that is not ours."""
+        if not labels or OURS not in labels:
+            return None
+        return cls(labels.get(RUN, ""), labels.get(WORKER, ""), labels.get(HOST, ""), labels.get(LEASE, ""))

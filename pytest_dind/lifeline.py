@@ -1,0 +1,135 @@
+"""The stream attached to a daemon's container: while its owner holds it, the daemon lives, and its log comes out.
+
+The container's stdin is opened once. When its owner lets go, or is killed and the kernel does so, boot.sh reads the end
+of its input and ends, and with it everything in the container.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from typing import Any
+
+#: Bytes of log that are kept; the oldest go first.
+MOST_LOG = 4 * 1024 * 1024
+#: The engine's frame: stream, three zeros, length. https://docs.docker.com/reference/api/engine/#tag/Container/operation/ContainerAttach
+_HEADER = 8
+
+_open: weakref.WeakSet[Lifeline] = weakref.WeakSet()
+
+
+class Lifeline:
+    """An attached stream; reads the log on a thread of its own until the container ends."""
+
+    def __init__(self, stream: Any, name: str) -> None:
+        # docker-py hands out the file object of the connection; the socket is below it.
+        self._stream = stream
+        self._socket: socket.socket = getattr(stream, "_sock", stream)
+        self._socket.settimeout(None)
+        self._lines: deque[bytes] = deque()
+        self._dropped = 0
+        self._size = 0
+        self._partial = b""
+        self._changed = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, name=f"{name} log", daemon=True)
+        _open.add(self)
+        self._reader.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the container has ended."""
+        return self._ended
+
+    def wait_ended(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for the end of the container; True when it has come."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._ended, timeout)
+
+    def say(self, word: str) -> None:
+        """Tell boot.sh a word: `keep`, or `own DIRECTORY`."""
+        try:
+            self._socket.sendall(os.fsencode(f"{word}\n"))
+        except OSError:  # the container ended meanwhile
+            pass
+
+    def let_go(self) -> None:
+        """End the container's input, and so the container; its log can still be read."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:  # the container ended meanwhile
+            pass
+
+    def close(self) -> None:
+        """Close the stream and end its thread; what is still running in the container ends too."""
+        _open.discard(self)
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:  # closed already, or the other side was faster
+            pass
+        self._reader.join(timeout=10)
+        # docker-py hangs the response on the stream; closing that closes both, and the other way round fails.
+        getattr(self._stream, "_response", self._stream).close()
+
+    def position(self) -> int:
+        """Where the log is now: how many lines have come so far."""
+        with self._changed:
+            return self._dropped + len(self._lines)
+
+    def log(self, since: int = 0) -> str:
+        """Return the log from a position on; the last 4 MiB are kept."""
+        with self._changed:
+            lines = list(self._lines)[max(0, since - self._dropped) :]
+            lines += [self._partial] if self._partial else []
+        return "".join(line.decode(errors="replace") + "\n" for line in lines)
+
+    def settle(self, timeout: float = 2.0) -> None:
+        """Wait until what an ended container said last has come."""
+        deadline = time.monotonic() + timeout
+        self.wait_ended(timeout)
+        self._reader.join(max(0.0, deadline - time.monotonic()))
+
+    def _read(self) -> None:
+        try:
+            while header := self._exactly(_HEADER):
+                self._add(self._exactly(int.from_bytes(header[4:], "big")))
+        except OSError:  # closed under the reader, or the host engine went away
+            pass
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            part = self._socket.recv(count - len(data))
+            if not part:
+                return b""
+            data += part
+        return data
+
+    def _add(self, data: bytes) -> None:
+        with self._changed:
+            *whole, self._partial = (self._partial + data).split(b"\n")
+            self._lines.extend(whole)
+            self._size += sum(map(len, whole))
+            while self._size > MOST_LOG:
+                self._size -= len(self._lines.popleft())
+                self._dropped += 1
+
+
+def _let_go_in_child() -> None:
+    """A forked child holds copies of the streams; a daemon must not outlive its owner for that."""
+    for lifeline in list(_open):
+        try:
+            os.close(lifeline._socket.detach())  # noqa: SLF001 (detached, so that no destructor closes the number again)
+        except OSError:  # closed before the fork
+            pass
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

@@ -1,0 +1,97 @@
+"""What the user reads of the daemons: the header, sections on failure, the summary."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .daemon import Daemon
+from .host import HostEngine
+from .settings import Settings
+from .sweep import Swept
+
+#: What a section shows at most: enough to see what went wrong, and not a whole run's log in every failure.
+MOST_LOG_LINES = 200
+MOST_CONTAINERS = 10
+MOST_CONTAINER_LINES = 50
+MOST_LINE = 2000
+
+
+def header(engine: HostEngine, settings: Sequence[Settings], swept: Swept) -> str:
+    """Return the header line: where daemons are started, from what, and what was found."""
+    info = engine.info
+    images = ", ".join(engine.image_named(one.image) for one in settings)
+    line = (
+        f"dind: host engine Docker {engine.version['Version']} at {engine.address} "
+        f"({info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}); image {images}; transport unix"
+    )
+    return line + (f"; removed what dead runs left: {swept}" if swept.removed else "")
+
+
+def sections(daemon: Daemon, since: int) -> Iterator[tuple[str, str]]:
+    """Return the sections for a failed test: the daemon's log, its containers and their logs.
+
+    They are called "Captured log", so that pytest shows and hides them, and writes them to junit-xml, as its own.
+    """
+    yield f"Captured log of {daemon.name}", _last(daemon.logs(since), MOST_LOG_LINES)
+    if not daemon.alive:
+        yield f"Captured log: containers in {daemon.name}", "(the daemon does not answer)\n"
+        return
+    api: Any = daemon.client.api
+    containers = api.containers(all=True)
+    yield f"Captured log: docker ps -a in {daemon.name}", _table(containers)
+    for container in containers[:MOST_CONTAINERS]:
+        name = container["Names"][0].lstrip("/") if container["Names"] else container["Id"][:12]
+        yield f"Captured log of container {name} in {daemon.name}", _container_log(api, container["Id"])
+
+
+def _container_log(api: Any, identity: str) -> str:
+    from docker.errors import APIError  # noqa: PLC0415
+
+    try:
+        return _last(api.logs(identity, tail=MOST_CONTAINER_LINES).decode(errors="replace"), MOST_CONTAINER_LINES)
+    except APIError as error:  # removed meanwhile, or a log driver that cannot be read
+        return f"({error.explanation})\n"
+
+
+def _table(containers: Iterable[Mapping[str, Any]]) -> str:
+    rows = [("CONTAINER ID", "IMAGE", "COMMAND", "STATUS", "NAMES")]
+    rows += [
+        (one["Id"][:12], one["Image"], one["Command"][:40], one["Status"], ",".join(one["Names"]).lstrip("/"))
+        for one in containers
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    )
+
+
+def _last(text: str, lines: int) -> str:
+    found = text.splitlines()
+    shown = "".join(f"{line[:MOST_LINE]}\n" for line in found[-lines:])
+    return (f"(the last {lines} of {len(found)} lines)\n" if len(found) > lines else "") + shown
+
+
+def summary(news: Sequence[Mapping[str, Any]], removed: Swept) -> list[str]:
+    """Return the summary: daemons started, how long that took, what was removed, and what was not.
+
+    :param removed: What was still there when the run had ended, and had to be removed by hand.
+    """
+    seconds = [one["seconds"] for one in news if "started" in one]
+    lines = []
+    if seconds:
+        kept = sum("kept" in one for one in news)
+        gone = "all removed with their volumes" if not kept else f"{kept} kept, the others removed with their volumes"
+        times = f"median {statistics.median(seconds):.2f} s, max {max(seconds):.2f} s"
+        lines.append(f"dind: {len(seconds)} daemon{'s' * (len(seconds) > 1)} started ({times}); {gone}")
+    if removed.removed:
+        lines.append(f"dind: removed what crashed workers left: {removed}")
+    lines += [f"dind: not removed: {failure}" for failure in removed.failed]
+    for one in news:
+        if "replaced" in one:
+            lines.append(f"dind: the session daemon {one['replaced']} was replaced: {one['after']} broke it")
+        if "kept" in one:
+            lines.append(f"dind: kept {one['kept']}: export DOCKER_HOST={one['host']}")
+            lines.append(f"dind:   remove it with: docker rm -fv {one['kept']}")
+    return lines

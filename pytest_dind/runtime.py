@@ -1,0 +1,150 @@
+"""What one worker owns: its session daemon, fresh ones, the lease. It knows no pytest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from .container import BaseTemp
+from .daemon import Daemon
+from .environment import Patched
+from .host import HostEngine
+from .owner import Owner
+from .settings import Settings
+
+
+class Runtime:
+    """The daemons of one worker, from the first to the last."""
+
+    def __init__(self, run: str, worker: str, base_temp: BaseTemp | None) -> None:
+        self.run = run
+        self.worker = worker
+        self.base_temp = base_temp
+        #: What happened, for the report: one dict each, that survives JSON.
+        self.news: list[dict[str, Any]] = []
+        self.session: Daemon | None = None
+        self.daemons: list[Daemon] = []
+        self._session_settings: Settings | None = None
+        self._wanted: tuple[str, ...] = ()
+        self.has_started = False
+        self._environ: Patched | None = None
+
+    @cached_property
+    def engine(self) -> HostEngine:
+        """The host engine; looked up before `os.environ` names a daemon of ours."""
+        return HostEngine.connect()
+
+    @cached_property
+    def owner(self) -> Owner:
+        """This process as an owner; its lease is held from the first daemon on."""
+        return Owner.claim(self.run, self.worker)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a host engine has been found."""
+        return "engine" in self.__dict__
+
+    # -- the session daemon
+
+    def session_daemon(self, settings: Settings) -> Daemon:
+        """Return the daemon for all tests of this worker; started when first asked for, and for other settings anew."""
+        if self.session is not None and (self._environ is not None or settings == self._session_settings):
+            return self.session
+        if self.session is not None:
+            self.stop(self.session)
+        preload = tuple(dict.fromkeys((*settings.preload, *self._wanted)))
+        self.session = self.start(dataclasses.replace(settings, preload=preload))
+        self._session_settings = settings
+        return self.session
+
+    @property
+    def environ_entered(self) -> bool:
+        """Whether the session daemon is the Docker of this whole process."""
+        return self._environ is not None
+
+    def enter_environ(self, settings: Settings) -> None:
+        """Make the session daemon the Docker of this whole process."""
+        self._environ = Patched(self.session_daemon(settings).env)
+
+    def own(self, base_temp: BaseTemp) -> None:
+        """Say what of base temp is this worker's, where that was not known when the first daemon started."""
+        self.base_temp = base_temp
+        for daemon in self.daemons:
+            daemon.own(base_temp.own)
+
+    def want(self, images: Iterable[str]) -> None:
+        """Have images in the session daemon: now, or from its start."""
+        for image in images:
+            if image not in self._wanted:
+                self._wanted += (image,)
+                if self.session is not None:
+                    self.session.load(image)
+
+    def mend(self, broken_by: str) -> str:
+        """Replace the session daemon if a test has broken it; return what to say of it, or an empty text.
+
+        :param broken_by: The test that used it last.
+        """
+        if self.session is None or self.session.alive:
+            return ""
+        daemon = self.session
+        preload = tuple(dict.fromkeys((*daemon.settings.preload, *self._wanted)))
+        daemon.settings = dataclasses.replace(daemon.settings, preload=preload)
+        daemon.restart()
+        if self._environ is not None:
+            self._environ.undo()
+            self._environ = Patched(daemon.env)
+        self.news.append({"started": daemon.name, "seconds": daemon.start_seconds})
+        self.news.append({"replaced": daemon.name, "after": broken_by})
+        return (
+            f"the session daemon {daemon.name} no longer answered after {broken_by}; this is a new one in its place\n"
+        )
+
+    # -- all daemons
+
+    def start(self, settings: Settings) -> Daemon:
+        """Start a daemon that lives until `stop`, at the longest until `close`."""
+        settings = dataclasses.replace(settings, image=self.engine.image_named(settings.image))
+        daemon = Daemon.start(settings, engine=self.engine, owner=self.owner, base_temp=self.base_temp)
+        self.news.append({"started": daemon.name, "seconds": daemon.start_seconds})
+        self.daemons.append(daemon)
+        self.has_started = True
+        return daemon
+
+    def stop(self, daemon: Daemon, *, failed: bool = False) -> None:
+        """Stop a daemon, or keep it as its settings say.
+
+        :param failed: Whether a test that used it failed.
+        """
+        if daemon in self.daemons:
+            self.daemons.remove(daemon)
+        if daemon is self.session:
+            self.session = self._session_settings = None
+        if daemon.settings.keep == "always" or (daemon.settings.keep == "failed" and failed):
+            daemon.keep()
+        # Others may have containers that still write to base temp as users of their own.
+        daemon.stop(hand_back=not self.daemons)
+        if daemon.kept:
+            self.news.append({"kept": daemon.name, "host": daemon.host})
+
+    def close(self, *, failed: bool = False) -> None:
+        """Stop all that is left and give the lease up; `os.environ` is as it was before.
+
+        :param failed: Whether a test of this worker failed.
+        """
+        if self._environ is not None:
+            self._environ.undo()
+            self._environ = None
+        try:
+            for daemon in reversed(self.daemons):
+                self.stop(daemon, failed=failed)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if "owner" in self.__dict__:
+            self.__dict__.pop("owner").lease.release()
+        if self.is_connected:
+            self.__dict__.pop("engine").close()

@@ -1,0 +1,277 @@
+"""The hooks of a run that was asked for daemons; one object for each process of it, registered by plugin.py."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from . import report, workers
+from .container import BaseTemp
+from .daemon import Daemon
+from .errors import DindError, EngineRefusedError, HostEngineError, ImageNotFoundError, SettingsError
+from .runtime import Runtime
+from .settings import Settings
+from .sweep import Swept, sweep, sweep_run
+
+#: What every daemon of the run will meet alike: one message and the end, and not an error in each test.
+_HOPELESS = (EngineRefusedError, HostEngineError, ImageNotFoundError)
+
+#: Asking for one of these is using the session daemon.
+SESSION_FIXTURES = frozenset({"dind_daemon", "dind_client", "dind_env", "dind_environ", "dind_clean"})
+
+
+class Session:
+    """One process of a run with daemons: its settings, its runtime, what is to be said of them."""
+
+    def __init__(self, config: pytest.Config, settings: Sequence[Settings]) -> None:
+        self.config = config
+        self.settings = settings
+        self.news: list[dict[str, Any]] = []
+        self._swept = Swept()
+        self._left = Swept()
+        self._engine_answered = False
+        self._failed = False
+        self._last_user = "the tests before"
+        self._positions: dict[str, int] = {}
+        self._early_error: DindError | None = None
+        self._runtime: Runtime | None = None
+        config.add_cleanup(self._close)
+
+    @property
+    def runtime(self) -> Runtime:
+        """What this process owns; made when first needed, since base temp is known late."""
+        if self._runtime is None:
+            self._runtime = self._new_runtime(_base_temp(self.config))
+        return self._runtime
+
+    def _new_runtime(self, base_temp: BaseTemp | None) -> Runtime:
+        return Runtime(workers.run_id(self.config), workers.worker_name(), base_temp)
+
+    def start_early(self, base_temp: BaseTemp) -> None:
+        """Start the daemon of a process that is all for it, before pytest is configured."""
+        self._runtime = self._new_runtime(base_temp)
+        try:
+            if not workers.is_worker_process():
+                self._check_engine()
+            self._runtime.enter_environ(self.settings[0])
+        except DindError as error:
+            # It is too early for pytest to report anything well; `pytest_collection` raises it again.
+            self._early_error = error
+
+    def settings_for(self, image: str) -> Settings:
+        """Return the run's settings for one of its images."""
+        return next(one for one in self.settings if one.image == image)
+
+    def _close(self) -> None:
+        if self._runtime is not None:
+            self._runtime.close(failed=self._failed)
+            self.news += self._take_news()
+
+    def _take_news(self) -> list[dict[str, Any]]:
+        taken, self.runtime.news = self.runtime.news, []
+        return taken
+
+    # -- what fixtures ask for
+
+    def session_daemon(self, settings: Settings) -> Daemon:
+        """Return this worker's daemon; ends the run where no daemon can ever be started."""
+        with self._hopeless_ends_the_run(settings):
+            return self.runtime.session_daemon(settings)
+
+    def start(self, settings: Settings) -> Daemon:
+        """Start one more daemon; ends the run where no daemon can ever be started."""
+        with self._hopeless_ends_the_run(settings):
+            return self.runtime.start(settings)
+
+    @contextmanager
+    def fresh_daemon(self, item: pytest.Item, settings: Settings) -> Iterator[Daemon]:
+        """Give one test a daemon of its own, as its markers say."""
+        daemon = self.start(marked(item, settings))
+        try:
+            yield daemon
+        finally:
+            self.runtime.stop(daemon, failed=item.stash.get(_FAILED, False))
+
+    @contextmanager
+    def _hopeless_ends_the_run(self, settings: Settings) -> Iterator[None]:
+        try:
+            yield
+        except _HOPELESS as error:
+            # With settings of the test's own, or after others have come up, it is that test's error.
+            if settings not in self.settings or self.runtime.has_started:
+                raise
+            self._end_run(error)
+
+    def _end_run(self, error: DindError) -> NoReturn:
+        # A UsageError raised in a fixture would only be that test's error, and one in a worker a crash of it.
+        workers.tell_controller(self.config, {"error": str(error)})
+        pytest.exit(f"pytest-dind: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+
+    @contextmanager
+    def _error_ends_the_run(self) -> Iterator[None]:
+        try:
+            yield
+        except DindError as error:
+            if hasattr(self.config, "workerinput"):
+                self._end_run(error)
+            raise pytest.UsageError(f"pytest-dind: {error}") from error
+
+    # -- the run's beginning
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Check the engine, once for all workers, and remove what dead runs left."""
+        if not hasattr(self.config, "workerinput") and not self._engine_answered and self._early_error is None:
+            with self._error_ends_the_run():
+                self._check_engine()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Enter the daemon, if all is for it, before the first test module is imported."""
+        # Not at the session's start: a worker that ends there is taken for crashed, and started again.
+        if self.settings[0].environ and not workers.is_controller(self.config):
+            with self._error_ends_the_run():
+                self.enter_environ()
+
+    def _check_engine(self) -> None:
+        engine = self.runtime.engine
+        for settings in self.settings:
+            engine.require_image(engine.image_named(settings.image))
+        self._swept = sweep(engine)
+        self._engine_answered = True
+
+    def enter_environ(self) -> None:
+        """Have the worker's daemon in os.environ; where that was done early, say what was not known then."""
+        if self._early_error is not None:
+            raise self._early_error
+        base_temp = _base_temp(self.config)
+        if not self.runtime.environ_entered:
+            self.runtime.enter_environ(self.settings[0])
+        elif base_temp is not None:
+            self.runtime.own(base_temp)
+
+    def pytest_report_header(self) -> str | None:
+        """Say where daemons are started and from what."""
+        return report.header(self.runtime.engine, self.settings, self._swept)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Hear what an ended worker has to say, and remove at once what a killed one left."""
+        told = workers.told_by(node)
+        self.news += told.get("news", [])
+        if "error" in told:
+            raise pytest.UsageError(f"pytest-dind: {told['error']}")
+
+    # -- tests
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run tests on every image, if there are several."""
+        if len(self.settings) > 1 and "_dind_image" in metafunc.fixturenames:
+            metafunc.parametrize("_dind_image", [one.image for one in self.settings], indirect=True, scope="session")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Refuse a bad marker before the first test runs."""
+        with self._error_ends_the_run():
+            for item in items:
+                marked(item, self.settings[0])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Give the test a session daemon that works and has the images that its markers ask for."""
+        self._positions = {}
+        if not self._uses_session_daemon(item):
+            return
+        said = self.runtime.mend(self._last_user)
+        if said:
+            item.add_report_section("setup", "log of pytest-dind", said)
+        self._last_user = item.nodeid
+        for marker in item.iter_markers("dind"):
+            self.runtime.want(marker.kwargs.get("preload", ()))
+        self._positions = {one.name: one.log_position() for one in self.runtime.daemons}
+
+    def _uses_session_daemon(self, item: pytest.Item) -> bool:
+        return self.runtime.environ_entered or not SESSION_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Add sections to a failed report, and what happened to daemons to any."""
+        found = yield
+        if found.failed:
+            item.stash[_FAILED] = self._failed = True
+            for daemon in self.runtime.daemons:
+                if daemon is not self.runtime.session or self._uses_session_daemon(item):
+                    found.sections += report.sections(daemon, self._positions.get(daemon.name, 0))
+        if self.runtime.news:
+            setattr(found, workers.KEY, self._take_news())
+        return found
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect what happened to daemons; with xdist, the controller hears it here."""
+        if not hasattr(self.config, "workerinput"):
+            self.news += getattr(report, workers.KEY, [])
+
+    # -- the run's end
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """Stop the daemons, after the last fixture, and see that nothing is left."""
+        self._close()
+        if hasattr(self.config, "workerinput"):
+            workers.tell_controller(self.config, {"news": self.news})
+        elif self._runtime is not None and self._engine_answered:
+            self._left = sweep_run(self.runtime.engine, self.runtime.run)
+            self._close()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what was started and removed."""
+        if terminalreporter.verbosity >= 0:
+            for line in report.summary(self.news, self._left):
+                terminalreporter.write_line(line)
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+def marked(item: pytest.Item, settings: Settings) -> Settings:
+    """Return settings as a test's markers change them; the nearest marker wins.
+
+    :raises SettingsError: a marker cannot be used; the message names the test.
+    """
+    for marker in reversed(list(item.iter_markers("dind"))):
+        where = f"{item.nodeid}, @pytest.mark.dind"
+        if marker.args:
+            raise SettingsError(
+                where, marker.args[0], "is not named; the marker takes keywords only, such as memory='2g'"
+            )
+        settings = settings.changed(where, **marker.kwargs)
+    return settings
+
+
+def _base_temp(config: pytest.Config) -> BaseTemp | None:
+    """Return the base temp directory of a configured pytest; None where its plugin is turned off."""
+    # No public way leads here from a hook; xdist takes the same one.
+    factory = getattr(config, "_tmp_path_factory", None)
+    if factory is None:
+        return None
+    own = factory.getbasetemp()
+    # Workers share what tests put above their own, as xdist's documentation tells them to.
+    return BaseTemp(own.parent if hasattr(config, "workerinput") else own, own)
+
+
+def early_base_temp(namespace: Any) -> BaseTemp:
+    """Return a directory that base temp will be in, before pytest has made it: this user's, or what was given."""
+    given = getattr(namespace, "basetemp", None)
+    if given:
+        mount = Path(os.path.abspath(given))  # noqa: PTH100 (as pytest does it)
+    else:
+        root = os.environ.get("PYTEST_DEBUG_TEMPROOT") or tempfile.gettempdir()
+        mount = Path(root).resolve() / f"pytest-of-{getpass.getuser()}"
+    mount.mkdir(mode=0o700, exist_ok=True)
+    return BaseTemp(mount, None)

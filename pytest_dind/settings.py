@@ -1,0 +1,253 @@
+"""Every option, declared once: command line, ini, marker and `Settings` all come from this table."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import checks
+from .checks import KEEP
+from .errors import SettingsError
+
+if TYPE_CHECKING:
+    import pytest
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: `--dind-NAME`, ini `dind_NAME` and the field `NAME` of Settings."""
+
+    name: str
+    parse: Callable[[object, str], Any]
+    help: str
+    metavar: str = ""
+    #: Given any number of times; the field is a tuple.
+    many: bool = False
+    #: Read when neither command line nor marker says anything.
+    variable: str = ""
+    #: Whether a marker may say it for one test's daemon.
+    marker: bool = True
+
+    @property
+    def flag(self) -> str:
+        """The command line's word."""
+        return "--dind-" + self.name.replace("_", "-")
+
+    @property
+    def ini(self) -> str:
+        """The ini file's word."""
+        return f"dind_{self.name}"
+
+    def check(self, value: object, where: str) -> Any:
+        """Return `value` as the field holds it.
+
+        :raises SettingsError: it is no such thing.
+        """
+        if not self.many:
+            return None if value is None else self.parse(value, where)
+        if isinstance(value, (str, Path)) or not isinstance(value, Iterable):
+            raise SettingsError(where, value, "is not a list; give one, such as ['busybox']")
+        return tuple(self.parse(part, where) for part in value)
+
+
+OPTIONS = (
+    Option(
+        "image",
+        checks.image,
+        "Image of the daemons, or '{version}' in it for the host engine's version "
+        "(default: docker:dind). Given several times, the suite runs on each.",
+        "IMAGE",
+        variable="PYTEST_DIND_IMAGE",
+    ),
+    Option(
+        "preload",
+        checks.image,
+        "Image that every daemon has inside from the start: streamed from the host engine, or "
+        "pulled inside where that has not got it. May be given several times.",
+        "IMAGE",
+        many=True,
+    ),
+    Option(
+        "daemon_arg",
+        checks.daemon_arg,
+        "Further argument of dockerd, such as --dind-daemon-arg=--mtu=1400. May be given several times.",
+        "ARG",
+        many=True,
+    ),
+    Option("config", checks.daemon_config, "A daemon.json for the daemons.", "FILE"),
+    Option(
+        "mount",
+        checks.mount,
+        "Path of this machine that every daemon sees at the same place, for bind mounts of inner "
+        "containers; pytest's base temp directory always is. May be given several times.",
+        "PATH",
+        many=True,
+    ),
+    Option(
+        "keep",
+        checks.keep,
+        "Leave daemons running after the run, to look into: never (default), failed (those that a "
+        "failed test used) or always. How to reach and remove them is printed.",
+        "|".join(KEEP),
+    ),
+    Option("start_timeout", checks.seconds, "Seconds that a daemon may take to answer (default: 120).", "SECONDS"),
+    Option(
+        "memory",
+        checks.size,
+        "Most memory of a daemon with all that runs in it, such as 2g (default: no limit).",
+        "SIZE",
+    ),
+    Option(
+        "cpus",
+        checks.cpus,
+        "Most CPUs of a daemon with all that runs in it, such as 1.5 (default: no limit).",
+        "NUMBER",
+    ),
+    Option("pids", checks.count, "Most processes of a daemon with all that run in it (default: no limit).", "NUMBER"),
+    Option(
+        "runtime",
+        checks.text,
+        "Runtime of the host engine for the daemons' containers. One of sysbox runs them without --privileged.",
+        "NAME",
+    ),
+    Option(
+        "network", checks.network, "Network of the host engine that the daemons join (default: its bridge).", "NAME"
+    ),
+    Option(
+        "environ",
+        checks.switch,
+        "The whole test process sees the worker's daemon as its Docker: it is up, and in "
+        "os.environ, before the first test module is imported. For suites that know nothing of this plugin.",
+        marker=False,
+    ),
+)
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+#: Words of markers and dind_factory that are not the name of the field.
+_PLURALS = {"daemon_args": "daemon_arg", "mounts": "mount"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a daemon is to be: the options of the same names. Checked when made.
+
+    :raises SettingsError: a value cannot be used; the message names it and the rule.
+    """
+
+    image: str = "docker:dind"
+    preload: tuple[str, ...] = ()
+    daemon_arg: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
+    mount: tuple[Path, ...] = ()
+    keep: str = "never"
+    start_timeout: float = 120.0
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    runtime: str | None = None
+    network: str | None = None
+    environ: bool = False
+
+    def __post_init__(self) -> None:
+        for option in OPTIONS:
+            checked = option.check(getattr(self, option.name), f"Settings({option.name}=…)")
+            object.__setattr__(self, option.name, checked)
+
+    def changed(self, where: str, **changes: Any) -> Settings:
+        """Return these settings with some changed; `where` is named when a change cannot be used.
+
+        :raises SettingsError: an unknown name, or a value that cannot be used.
+        """
+        checked = {}
+        for word, value in changes.items():
+            option = _BY_NAME.get(_PLURALS.get(word, word))
+            if option is None or not option.marker:
+                known = ", ".join(sorted({*_BY_NAME, *_PLURALS} - {o.name for o in OPTIONS if not o.marker}))
+                raise SettingsError(where, word, f"is not a setting of a daemon; there are {known}")
+            checked[option.name] = option.check(value, f"{where}, {word}")
+        return dataclasses.replace(self, **checked)
+
+    @property
+    def privileged(self) -> bool:
+        """Whether the container is privileged: always, but for a runtime that nests without it."""
+        # "--privileged does not work with Sysbox": https://github.com/nestybox/sysbox/blob/master/docs/user-guide/limitations.md
+        return self.runtime is None or "sysbox" not in self.runtime
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare `--dind`, and each option with its ini value."""
+    group = parser.getgroup("dind", "real Docker daemons for tests (pytest-dind)")
+    group.addoption("--dind", action="store_true", default=None,
+                    help="Give tests real Docker daemons: starts privileged containers on this machine's Docker. "
+                    "Without it, tests that ask for one are skipped.")  # fmt: skip
+    parser.addini("dind", "As if --dind were given.", type="bool", default=None)
+    for option in OPTIONS:
+        help_text = option.help + (f" Also: environment {option.variable}." if option.variable else "")
+        repeated = option.many or option.name == "image"
+        if option.parse is checks.switch:
+            group.addoption(option.flag, action="store_true", default=None, help=help_text)
+            parser.addini(option.ini, f"The same as {option.flag}.", type="bool", default=None)
+        else:
+            kind: Literal["linelist", "string"] = "linelist" if repeated else "string"
+            group.addoption(option.flag, action="append" if repeated else "store", default=None,
+                            metavar=option.metavar, help=help_text)  # fmt: skip
+            parser.addini(
+                option.ini, f"The same as {option.flag}.", type="linelist" if repeated else "string", default=None
+            )
+
+
+def is_wanted(config: pytest.Config, namespace: Any = None) -> bool:
+    """Whether the run was asked for daemons: `--dind` or ini `dind = true`."""
+    said = getattr(config.option if namespace is None else namespace, "dind", None)
+    return bool(config.getini("dind") if said is None else said)
+
+
+def resolve(config: pytest.Config, namespace: Any = None) -> tuple[Settings, ...]:
+    """Return the run's settings, one for each image: command line, then environment, then ini, then default.
+
+    :param namespace:
+        Where the command line's values are, when it is too early to find them in `config`.
+    :raises SettingsError: a value cannot be used; the message names where it was given.
+    """
+    values = {}
+    for option in OPTIONS:
+        given = _given(config, config.option if namespace is None else namespace, option)
+        if given is not None:
+            values[option.name] = given
+    images = values.pop("image", (Settings.image,))
+    if values.get("environ") and len(images) > 1:
+        rule = "are several, and --dind-environ gives a whole process one daemon; leave all but one out"
+        raise SettingsError("--dind-image", list(images), rule)
+    return tuple(Settings(image=image, **values) for image in images)
+
+
+def _given(config: pytest.Config, namespace: Any, option: Option) -> Any:
+    """What was said about an option, checked; None where nothing was."""
+    images = option.name == "image"
+    said = getattr(namespace, option.flag[2:].replace("-", "_"), None)
+    where = option.flag
+    if said is None and option.variable and os.environ.get(option.variable):
+        said, where = os.environ[option.variable], f"environment {option.variable}"
+        said = [said] if images else said
+    if said is None:
+        said, where = config.getini(option.ini), f"ini {option.ini}"
+        if said in ("", []):
+            return None
+        said = _beside_the_ini_file(config, option, said)
+    if said is None:
+        return None
+    if images:
+        return tuple(option.parse(part, where) for part in said)
+    return option.check(said, where)
+
+
+def _beside_the_ini_file(config: pytest.Config, option: Option, said: Any) -> Any:
+    """Paths in an ini file count from where that lies, as pytest's own do."""
+    if said is None or config.inipath is None or option.parse not in (checks.mount, checks.daemon_config):
+        return said
+    folder = config.inipath.parent
+    return [str(folder / part) for part in said] if option.many else str(folder / said)

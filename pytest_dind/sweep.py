@@ -1,0 +1,88 @@
+"""Leftovers: what runs that died left on the host engine, removed on proof that their owner is dead."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .host import HostEngine
+from .labels import Ownership
+from .locks import host_id, is_dead
+from .places import leases_dir, sockets_dir
+
+
+@dataclass
+class Swept:
+    """What was removed, by kind: container, network, volume, directory."""
+
+    removed: dict[str, int] = field(default_factory=dict)
+    #: What could not be removed, each with the reason.
+    failed: list[str] = field(default_factory=list)
+
+    def add(self, kind: str) -> None:
+        """Count one that was removed."""
+        self.removed[kind] = self.removed.get(kind, 0) + 1
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in self.removed.items()).replace(
+            "directorys", "directories"
+        )
+
+
+def sweep(engine: HostEngine) -> Swept:
+    """Remove what dead owners left: containers with their volumes, networks, volumes, socket directories."""
+    return _remove(engine, _is_leftover)
+
+
+def sweep_run(engine: HostEngine, run: str) -> Swept:
+    """Remove what killed workers of a run left; those that live still are left alone."""
+    return _remove(engine, lambda ours: ours.run == run and _is_leftover(ours))
+
+
+def _is_leftover(ours: Ownership) -> bool:
+    """Another machine's lease, or another container's, cannot be tried here: then nothing is proved."""
+    return ours.host == host_id() and is_dead(ours.lease)
+
+
+def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept:
+    from docker.errors import APIError, NotFound  # noqa: PLC0415
+
+    remove: dict[str, Callable[[str], None]] = {
+        "container": engine.remove_and_wait,
+        "network": engine.api.remove_network,
+        "volume": engine.api.remove_volume,
+    }
+    swept = Swept()
+    kept = set()
+    for kind, name, labels in engine.ours():
+        ours = Ownership.read(labels)
+        if ours is None or not condemned(ours):
+            continue
+        if name.endswith("-kept"):
+            # Kept on purpose (`--dind-keep`), and its volume, which cannot be removed while it is used, with it.
+            kept.add(name)
+            continue
+        try:
+            remove[kind](name)
+            swept.add(kind)
+        except NotFound:  # another sweep was faster, or it went with its container
+            pass
+        except APIError as error:
+            if not kept or kind != "volume":
+                swept.failed.append(f"{kind} {name}: {error.explanation}")
+    _remove_directories(kept, swept)
+    return swept
+
+
+def _remove_directories(kept: set[str], swept: Swept) -> None:
+    """Remove the socket directories of dead owners; the name SLOT-TOKEN-NUMBER says whose they were."""
+    for directory in sockets_dir().iterdir():
+        slot, _, rest = directory.name.partition("-")
+        token = rest.partition("-")[0]
+        lease = leases_dir() / f"{slot}.lock"
+        if any(name.endswith(f"-{rest}-kept") for name in kept) or not is_dead(f"{lease}#{token}"):
+            continue
+        shutil.rmtree(Path(directory), ignore_errors=True)
+        swept.add("directory")

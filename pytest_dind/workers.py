@@ -1,0 +1,66 @@
+"""What xdist tells us: which process of a run this is, and how words pass between them. Right without xdist too."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+#: In xdist's workerinput, its workeroutput and on reports.
+KEY = "dind"
+
+
+def is_controller(config: pytest.Config) -> bool:
+    """Whether this process only hands tests out to workers."""
+    return not hasattr(config, "workerinput") and getattr(config.option, "dist", "no") != "no"
+
+
+def is_early_controller(namespace: Any) -> bool:
+    """Whether this process will be a controller: from the command line, before pytest is configured.
+
+    A worker is given the controller's command line, so it must be told apart in another way.
+    """
+    if is_worker_process():
+        return False
+    return bool(getattr(namespace, "numprocesses", None)) or getattr(namespace, "dist", "no") != "no"
+
+
+def worker_name() -> str:
+    """Return the worker's name: gw0, gw1, …, or `main` without xdist."""
+    return os.environ["PYTEST_XDIST_WORKER"] if is_worker_process() else "main"
+
+
+def run_id(config: pytest.Config) -> str:
+    """Return what all processes of a run share, and other runs do not."""
+    if is_worker_process():
+        return os.environ["PYTEST_XDIST_TESTRUNUID"]
+    if getattr(config.option, "testrunuid", None) is None:
+        # xdist makes one up where none is given, but only when it starts its workers.
+        config.option.testrunuid = secrets.token_hex(16)
+    return str(config.option.testrunuid)
+
+
+def is_worker_process() -> bool:
+    """Whether xdist started this process; known before it says so in `workerinput`.
+
+    It starts workers through execnet, as `python -c`, and sets these names. They alone prove nothing: a run inside a
+    worker's test inherits them.
+    """
+    return sys.argv[:1] == ["-c"] and {"PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"} <= os.environ.keys()
+
+
+def tell_controller(config: pytest.Config, message: Mapping[str, Any]) -> None:
+    """Leave a message that the controller gets when this worker ends; without xdist there is nobody to tell."""
+    output = getattr(config, "workeroutput", None)
+    if output is not None:
+        output[KEY] = {**output.get(KEY, {}), **message}
+
+
+def told_by(node: Any) -> Mapping[str, Any]:
+    """Return the message that an ended worker left; empty if it crashed before."""
+    message: Mapping[str, Any] = getattr(node, "workeroutput", {}).get(KEY, {})
+    return message
