@@ -78,7 +78,7 @@ def host_id() -> str:
     path = leases_dir() / "id"
     if not path.exists():
         fresh = path.with_name(f"id.{os.getpid()}.{secrets.token_hex(4)}")
-        _write_whole(fresh, secrets.token_hex(8))
+        _write_whole(fresh, secrets.token_hex(6))
         try:
             os.link(fresh, path)  # Fails when another process was faster; then that one's counts.
         except FileExistsError:

@@ -38,7 +38,7 @@ class Owner:
 
     def directory_name(self, number: int) -> str:
         """Return the name of a daemon's directory: short, and enough to prove its owner dead (see sweep.py)."""
-        return f"{self.lease.slot}-{self.lease.token}-{number}"
+        return f"{host_id()}-{self.lease.slot}-{self.lease.token}-{number}"
 
 
 _of_process: Owner | None = None

@@ -12,12 +12,13 @@ from .errors import DindError
 
 #: The longest path of a unix socket, without its final NUL: sun_path in unix(7).
 SOCKET_PATH_LIMIT = 107
+_BELOW = len("/daemons/0123456789ab-4095-01234567-99999/docker.sock")
 
 
 def sockets_dir() -> Path:
     """Return the directory in which every daemon of this user has one with its socket; its path is short enough."""
-    # A daemon's socket is DIR/SLOT-TOKEN-NUMBER/docker.sock: about 30 characters more.
-    fitting = (path for path in _runtime_candidates() if len(os.fsencode(path)) + 40 <= SOCKET_PATH_LIMIT)
+    # A daemon's socket is daemons/HOST-SLOT-TOKEN-NUMBER/docker.sock below it.
+    fitting = (path for path in _runtime_candidates() if len(os.fsencode(path)) + _BELOW <= SOCKET_PATH_LIMIT)
     return _first_usable(path / "daemons" for path in fitting)
 
 

@@ -195,9 +195,7 @@ def add_options(parser: pytest.Parser) -> None:
             kind: Literal["linelist", "string"] = "linelist" if repeated else "string"
             group.addoption(option.flag, action="append" if repeated else "store", default=None,
                             metavar=option.metavar, help=help_text)  # fmt: skip
-            parser.addini(
-                option.ini, f"The same as {option.flag}.", type="linelist" if repeated else "string", default=None
-            )
+            parser.addini(option.ini, f"The same as {option.flag}.", kind, default=None)
 
 
 def is_wanted(config: pytest.Config, namespace: Any = None) -> bool:

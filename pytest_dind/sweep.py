@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from .host import HostEngine
 from .labels import Ownership
@@ -77,12 +76,11 @@ def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept
 
 
 def _remove_directories(kept: set[str], swept: Swept) -> None:
-    """Remove the socket directories of dead owners; the name SLOT-TOKEN-NUMBER says whose they were."""
-    for directory in sockets_dir().iterdir():
-        slot, _, rest = directory.name.partition("-")
-        token = rest.partition("-")[0]
+    """Remove the socket directories of dead owners; the name HOST-SLOT-TOKEN-NUMBER says whose they were."""
+    for directory in sockets_dir().glob(f"{host_id()}-*-*-*"):
+        _, slot, token, number = directory.name.split("-")
         lease = leases_dir() / f"{slot}.lock"
-        if any(name.endswith(f"-{rest}-kept") for name in kept) or not is_dead(f"{lease}#{token}"):
+        if any(name.endswith(f"-{token}-{number}-kept") for name in kept) or not is_dead(f"{lease}#{token}"):
             continue
-        shutil.rmtree(Path(directory), ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         swept.add("directory")
