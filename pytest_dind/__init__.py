@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from .daemon import Daemon
     from .errors import (
         DaemonStartError,
+        DaemonStateError,
         DindError,
         DindWarning,
+        EngineRefusedError,
         HostEngineError,
         ImageNotFoundError,
         SettingsError,
@@ -29,8 +31,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Daemon",
     "DaemonStartError",
+    "DaemonStateError",
     "DindError",
     "DindWarning",
+    "EngineRefusedError",
     "HostEngineError",
     "ImageNotFoundError",
     "Settings",
