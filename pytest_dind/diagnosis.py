@@ -84,7 +84,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     # https://github.com/moby/moby/blob/v26.1.5/volume/mounts/validate.go [ran]
     (r"bind source path does not exist: ([^\s\"')]*[^\s\"').])",
      r"The engine does not see \1 of this machine: it runs on another one, or pytest runs in a container beside it.",
-     "Use --dind-transport=tls, which needs no common files; a --dind-mount must exist on the engine's machine."),
+     r"Set DOCKER_HOST to an engine of this machine; in a container, mount its host's \1 at the same path: -v \1:\1"),
     # sassoftware/event-provenance-registry#42, GoogleChrome/rendertron#180; tini's text [ran]
     (r'exec: \\*"(?:/bin/)?sh\\*": |executable file `(?:/bin/)?sh` not found|exec \S*\bsh failed: No such file',
      "The image has no shell, so nothing can start a daemon in it.",
@@ -106,7 +106,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
      r"\1 in the daemon's container is not valid: \2.",
      "Correct --dind-config; this checks a file: dockerd --validate --config-file=FILE"),
     # containerd/containerd#6659, docker-library/docker#308, docker-library/docker#495
-    (r"it is in (?:an invalid state|threaded mode)|sed: (?:write error|couldn't flush)",
+    (r"it is in (?:an invalid state|threaded mode)|sed: (?:write error|couldn't (?:write|flush))",
      "Processes stay in the root cgroup of the daemon's container, and cgroup v2 then refuses groups below it.",
      "Name a newer image, such as --dind-image=docker:28-dind, and run nothing in the container while it starts."),
     # moby/moby#36016, docker/for-linux#219, kata-containers/kata-containers#1927
@@ -114,7 +114,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
      "The host has not mounted a cgroup hierarchy that the daemon needs, such as the one named systemd.",
      "On the host: d=/sys/fs/cgroup/systemd; sudo mkdir -p $d; sudo mount -t cgroup -o none,name=systemd cgroup $d"),
     # moby/moby#45378, docker/for-linux#1390 [ran]
-    (r"mkdir\b[^\n]*/sys/fs/cgroup[^\n]*: (?:permission denied|read-only file system)",
+    (r"mkdir\b[^\n]{0,40}/sys/fs/cgroup[^\n]*: (?:permission denied|read-only file system)",
      "The daemon may not write to its cgroups: its container is not privileged, or is in a user namespace.",
      _ROOTFUL),
     # docker/for-win#517; the others in a container without --privileged [ran]
@@ -124,7 +124,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     # moby/moby#29519, docker-library/docker#250; containerd's warning [ran]
     (r"volume store metadata database[^\n]*: timeout|waiting for response from boltdb open|invalid page type",
      "Another daemon uses the same data root, or two once did and damaged it.",
-     "Give each daemon its own: no --dind-mount over /var/lib/docker; docker ps --filter volume=NAME shows who has it."),
+     "Give each its own: no --dind-mount over /var/lib/docker; docker ps --filter volume=NAME shows who has it."),
     # containerd/containerd#10468, apecloud/kubeblocks#8460, ddev/ddev#6553; ulimit nofile [ran]
     (r"too many open files|(?:inotify|fsnotify)[^\n]*no space left",
      "The host's inotify instances, which all daemons share, or the daemon's file descriptors are used up.",
@@ -132,14 +132,14 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     # moby/moby#10613 [ran]
     (r"no space left on device|disk quota exceeded",
      "The file system of the data root is full, in bytes or in inodes.",
-     "On the host: df -h and df -i /var/lib/docker show which; then pytest-dind prune, or docker system prune."),
+     "On the host: df -h and df -i /var/lib/docker show which; then docker system prune or docker volume prune."),
     # moby/moby#20096, moby/moby#36980; dash and busybox [ran]
     (r"pthread_create failed|failed to create new OS thread|can(?:'t|not) fork|fork/exec [^\n]*temporarily unavailable",
      "The container may not start more processes: its pids limit is reached.",
      "Raise the limit, such as --dind-pids=4096, or the host's: sudo sysctl kernel.pid_max=4194304"),
     # moby/moby#8539, moby/moby#10917; the last is boot.sh's own text
     (r"cannot allocate memory|runtime: out of memory|pytest-dind: \S+ ended with exit code 137",
-     "The daemon ran out of memory, and the kernel killed or refused a process of it.",
+     "The daemon ran out of memory, or something else killed it with SIGKILL.",
      "Raise --dind-memory, or run fewer workers at once (-n)."),
     # https://github.com/moby/moby/blob/docker-v29.0.0/daemon/libnetwork/internal/nftables/nft_exec_linux.go
     (r"failed to find nft tool",
@@ -170,7 +170,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
      "The subnet asked for overlaps with a network that the engine already has.",
      "Ask for another subnet, or remove the other network: docker network ls; docker network rm NAME"),
     # containerd/containerd#3144, moby/moby#42171, containerd/containerd#4350, moby/moby#51841 [ran]
-    (r"not supported over \w+|(?:mount[^\n]*overlay|overlay mount)[^\n]*: invalid argument",
+    (r"not supported over \w+|(?:failed to mount [^\n]{0,200}overlay|overlay mount)[^\n]*: invalid argument",
      "The data root lies on an overlay file system, and the kernel puts no overlay on top of another.",
      "Leave the data root in its volume (no --data-root); slow last resort: --dind-daemon-arg=--storage-driver=vfs"),
     # https://github.com/moby/moby/blob/v26.1.5/daemon/daemon_unix.go [ran]
@@ -190,6 +190,6 @@ _SYMPTOMS: tuple[tuple[str, str, str], ...] = (
      "Run fewer workers at once (-n), or raise --dind-cpus and --dind-memory."),
     # https://github.com/moby/moby/blob/v26.1.5/daemon/graphdriver/driver.go [ran]
     (r"driver not supported",
-     r"The storage driver is unknown to this dockerd, or does not fit the file system of the data root.",
+     "The storage driver is unknown to this dockerd, or does not fit the file system of the data root.",
      "Take --storage-driver out of --dind-daemon-arg and --dind-config, or add --dind-daemon-arg=--storage-driver=vfs"),
 )
