@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count(1)
 
+#: Seconds that `client` waits for an answer; a build or a load is silent for long.
+CLIENT_TIMEOUT = 600
+#: Seconds after which a daemon that does not answer counts as broken; a busy one takes some.
+ALIVE_TIMEOUT = 10
 #: Seconds in which a container that was let go should have ended and removed itself; then it is killed.
 END_TIMEOUT = 10
 #: Seconds in which the host engine should have removed a killed container and its volume.
@@ -139,10 +143,17 @@ class Daemon:
     def client(self) -> docker.DockerClient:
         """A client of the daemon; the same one every time, closed when the daemon is stopped."""
         if self._client is None:
-            import docker  # noqa: PLC0415
-
-            self._client = docker.DockerClient(base_url=self.host, version=self._api_version, timeout=120)
+            self._client = self.connect(CLIENT_TIMEOUT)
         return self._client
+
+    def connect(self, timeout: int) -> docker.DockerClient:
+        """Return a new client of the daemon, for whoever wants one of their own; close it.
+
+        :param timeout: Seconds that an answer may take.
+        """
+        import docker  # noqa: PLC0415
+
+        return docker.DockerClient(base_url=self.host, version=self._api_version, timeout=timeout)
 
     @property
     def version(self) -> str:
@@ -180,12 +191,17 @@ class Daemon:
         return variables(self.host, self._transport.config, ip)
 
     @property
+    def ended(self) -> bool:
+        """Whether its container has ended, or was never started."""
+        return self._lifeline is None or self._lifeline.ended
+
+    @property
     def alive(self) -> bool:
-        """Whether its container runs and it answers within 2 seconds."""
-        if self._lifeline is None or self._lifeline.ended:
+        """Whether it serves, asked for real: it answers within 10 seconds."""
+        if self.ended:
             return False
         try:
-            self._transport.ping(timeout=2)
+            self._transport.ping(ALIVE_TIMEOUT)
         except OSError:  # nobody listens, or the daemon hangs
             return False
         return True
@@ -324,16 +340,16 @@ class Daemon:
 
     def _remove_container(self) -> None:
         """See that the container and its volume are gone, and warn of what will not go."""
-        if self._lifeline is not None and self._running:
-            self._lifeline.let_go()
-            if self._lifeline.wait_ended(END_TIMEOUT) and self.engine.wait_removed(self.name, END_TIMEOUT):
-                return
         try:
+            if self._lifeline is not None and self._running:
+                self._lifeline.let_go()
+                if self._lifeline.wait_ended(END_TIMEOUT) and self.engine.wait_removed(self.name, END_TIMEOUT):
+                    return
             self.engine.remove(self.name)
             if self.engine.wait_removed(self.name, REMOVAL_TIMEOUT):
                 return
             reason = f"it is still there after {REMOVAL_TIMEOUT} s"
-        except OSError as error:  # requests' errors are OSErrors, docker-py's are requests'
+        except OSError as error:  # docker-py's errors are requests' errors, and those are OSErrors
             reason = str(error)
         message = f"{self.name} is left on the host engine: {reason}. Remove it: docker rm -fv {self.name}"
         warnings.warn(message, DindWarning, stacklevel=2)

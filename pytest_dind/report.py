@@ -16,6 +16,8 @@ MOST_LOG_LINES = 200
 MOST_CONTAINERS = 10
 MOST_CONTAINER_LINES = 50
 MOST_LINE = 2000
+#: Seconds that a daemon may take to answer here: a report must not hang on one that a test has broken.
+ANSWER_TIMEOUT = 10
 
 
 def header(engine: HostEngine, settings: Sequence[Settings], swept: Swept) -> str:
@@ -34,16 +36,18 @@ def sections(daemon: Daemon, since: int) -> Iterator[tuple[str, str]]:
 
     They are called "Captured log", so that pytest shows and hides them, and writes them to junit-xml, as its own.
     """
-    yield f"Captured log of {daemon.name}", _last(daemon.logs(since), MOST_LOG_LINES)
-    if not daemon.alive:
-        yield f"Captured log: containers in {daemon.name}", "(the daemon does not answer)\n"
-        return
-    api: Any = daemon.client.api
-    containers = api.containers(all=True)
-    yield f"Captured log: docker ps -a in {daemon.name}", _table(containers)
-    for container in containers[:MOST_CONTAINERS]:
-        name = container["Names"][0].lstrip("/") if container["Names"] else container["Id"][:12]
-        yield f"Captured log of container {name} in {daemon.name}", _container_log(api, container["Id"])
+    yield f"Captured log of {daemon.name}", _last(daemon.logs(since), MOST_LOG_LINES) or "(nothing in this test)\n"
+    client = daemon.connect(ANSWER_TIMEOUT)
+    try:
+        containers: Any = client.api.containers(all=True)
+        yield f"Captured log: docker ps -a in {daemon.name}", _table(containers)
+        for container in containers[:MOST_CONTAINERS]:
+            name = container["Names"][0].lstrip("/") if container["Names"] else container["Id"][:12]
+            yield f"Captured log of container {name} in {daemon.name}", _container_log(client.api, container["Id"])
+    except OSError as error:  # the test has broken the daemon; docker-py's errors are OSErrors by way of requests'
+        yield f"Captured log: docker ps -a in {daemon.name}", f"(the daemon does not answer: {error})\n"
+    finally:
+        client.close()
 
 
 def _container_log(api: Any, identity: str) -> str:

@@ -41,11 +41,6 @@ class Runtime:
         """This process as an owner; its lease is held from the first daemon on."""
         return Owner.claim(self.run, self.worker)
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether a host engine has been found."""
-        return "engine" in self.__dict__
-
     # -- the session daemon
 
     def session_daemon(self, settings: Settings) -> Daemon:
@@ -82,12 +77,13 @@ class Runtime:
                 if self.session is not None:
                     self.session.load(image)
 
-    def mend(self, broken_by: str) -> str:
+    def mend(self, broken_by: str, *, thorough: bool) -> str:
         """Replace the session daemon if a test has broken it; return what to say of it, or an empty text.
 
         :param broken_by: The test that used it last.
+        :param thorough: Ask it whether it serves (1 ms), and not only whether its container has ended.
         """
-        if self.session is None or self.session.alive:
+        if self.session is None or not (self.session.ended or (thorough and not self.session.alive)):
             return ""
         daemon = self.session
         preload = tuple(dict.fromkeys((*daemon.settings.preload, *self._wanted)))
@@ -129,8 +125,8 @@ class Runtime:
         if daemon.kept:
             self.news.append({"kept": daemon.name, "host": daemon.host})
 
-    def close(self, *, failed: bool = False) -> None:
-        """Stop all that is left and give the lease up; `os.environ` is as it was before.
+    def stop_all(self, *, failed: bool = False) -> None:
+        """Stop what is left and give the lease up; `os.environ` is as it was before.
 
         :param failed: Whether a test of this worker failed.
         """
@@ -141,10 +137,10 @@ class Runtime:
             for daemon in reversed(self.daemons):
                 self.stop(daemon, failed=failed)
         finally:
-            self._release()
+            if "owner" in self.__dict__:
+                self.__dict__.pop("owner").lease.release()
 
-    def _release(self) -> None:
-        if "owner" in self.__dict__:
-            self.__dict__.pop("owner").lease.release()
-        if self.is_connected:
+    def close(self) -> None:
+        """Close the connections to the host engine."""
+        if "engine" in self.__dict__:
             self.__dict__.pop("engine").close()

@@ -71,8 +71,12 @@ class Session:
 
     def _close(self) -> None:
         if self._runtime is not None:
-            self._runtime.close(failed=self._failed)
-            self.news += self._take_news()
+            self._stop_all()
+            self._runtime.close()
+
+    def _stop_all(self) -> None:
+        self.runtime.stop_all(failed=self._failed)
+        self.news += self._take_news()
 
     def _take_news(self) -> list[dict[str, Any]]:
         taken, self.runtime.news = self.runtime.news, []
@@ -128,7 +132,8 @@ class Session:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """Check the engine, once for all workers, and remove what dead runs left."""
-        if not hasattr(self.config, "workerinput") and not self._engine_answered and self._early_error is None:
+        known = self._engine_answered or self._early_error is not None or self.config.option.collectonly
+        if not known and not hasattr(self.config, "workerinput"):
             with self._error_ends_the_run():
                 self._check_engine()
 
@@ -159,6 +164,8 @@ class Session:
 
     def pytest_report_header(self) -> str | None:
         """Say where daemons are started and from what."""
+        if not self._engine_answered:
+            return None
         return report.header(self.runtime.engine, self.settings, self._swept)
 
     @pytest.hookimpl(optionalhook=True)
@@ -185,15 +192,14 @@ class Session:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Give the test a session daemon that works and has the images that its markers ask for."""
-        self._positions = {}
-        if not self._uses_session_daemon(item):
-            return
-        said = self.runtime.mend(self._last_user)
+        uses = self._uses_session_daemon(item)
+        said = self.runtime.mend(self._last_user, thorough=uses)
         if said:
             item.add_report_section("setup", "log of pytest-dind", said)
-        self._last_user = item.nodeid
-        for marker in item.iter_markers("dind"):
-            self.runtime.want(marker.kwargs.get("preload", ()))
+        if uses:
+            self._last_user = item.nodeid
+            for marker in item.iter_markers("dind"):
+                self.runtime.want(marker.kwargs.get("preload", ()))
         self._positions = {one.name: one.log_position() for one in self.runtime.daemons}
 
     def _uses_session_daemon(self, item: pytest.Item) -> bool:
@@ -222,12 +228,11 @@ class Session:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Stop the daemons, after the last fixture, and see that nothing is left."""
-        self._close()
+        self._stop_all()
         if hasattr(self.config, "workerinput"):
             workers.tell_controller(self.config, {"news": self.news})
-        elif self._runtime is not None and self._engine_answered:
+        elif self._engine_answered:
             self._left = sweep_run(self.runtime.engine, self.runtime.run)
-            self._close()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was started and removed."""

@@ -1,0 +1,87 @@
+"""README says what is true: its tables are what pytest itself shows, and its example runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_dind.settings import OPTIONS, Settings
+
+from .conftest import InnerRun
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table below a heading."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_table_of_options_is_what_help_shows(inner: InnerRun) -> None:
+    shown = inner.run("--help").stdout.str()
+    in_help = set(re.findall(r"^  (--dind[a-z-]*)", shown, re.MULTILINE))
+    in_readme = {cells[0].strip("`") for cells in rows("Options")}
+    assert in_readme == in_help
+    in_ini = set(re.findall(r"^  (dind[a-z_]*) \(", shown, re.MULTILINE))
+    assert {name.lstrip("-").replace("-", "_") for name in in_readme} == in_ini
+
+
+def test_the_defaults_in_the_table_are_those_of_settings() -> None:
+    in_readme = {cells[0].strip("`"): cells[2].strip("`") for cells in rows("Options")}
+    for option in OPTIONS:
+        default = getattr(Settings(), option.name)
+        if default not in (None, (), False):
+            said = f"{default:g}" if isinstance(default, float) else str(default)
+            assert in_readme[option.flag] == said
+        else:
+            assert in_readme[option.flag] in {
+                "none",
+                "no limit",
+                "off",
+                "base temp only",
+                "the engine's",
+                "the engine's bridge",
+            }
+
+
+def test_the_table_of_fixtures_is_what_fixtures_shows(inner: InnerRun) -> None:
+    shown = inner.run("--fixtures").stdout.str()
+    found = dict(re.findall(r"^(dind_\w+)(?: \[(\w+) scope\])? -- ", shown, re.MULTILINE))
+    in_readme = {cells[0].strip("`"): cells[1] for cells in rows("Fixtures")}
+    assert in_readme == {name: scope or "function" for name, scope in found.items()}
+
+
+def test_every_fixture_has_a_help_text(inner: InnerRun) -> None:
+    inner.run("--fixtures").stdout.no_fnmatch_line("*no docstring available*dind*")
+
+
+def test_the_marker_is_shown_with_all_its_words(inner: InnerRun) -> None:
+    shown = inner.run("--markers").stdout.str()
+    words = re.search(r"@pytest\.mark\.dind\(([^)]*)\)", shown)
+    assert words
+    plural = {"daemon_args": "daemon_arg", "mounts": "mount"}
+    found = [plural.get(word, word) for word in words[1].split(", ")]
+    assert sorted(found) == sorted(option.name for option in OPTIONS if option.marker)
+
+
+def test_the_example_runs(inner: InnerRun, busybox: str) -> None:
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code
+    inner.pytester.makepyfile(code[1].replace("busybox:latest", busybox))
+    inner.run("-p", "no:xdist").assert_outcomes(skipped=1)
+    inner.run("--dind", "-n", "2").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_every_link_leads_somewhere(path: str) -> None:
+    assert (Path(__file__).parent.parent / path).exists()
+
+
+@pytest.mark.parametrize("folder", ["prune", "cli", "service"])
+def test_every_example_has_a_readme_and_is_named_in_it(folder: str) -> None:
+    text = (Path(__file__).parent.parent / "examples" / folder / "README.md").read_text(encoding="utf-8")
+    assert f"pytest --dind -n 2 examples/{folder}" in text
