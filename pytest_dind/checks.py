@@ -48,7 +48,7 @@ def daemon_arg(value: object, where: str) -> str:
     argument = text(value, where)
     if not argument.startswith("-"):
         raise SettingsError(where, value, "is not an argument of dockerd; give it whole, such as --mtu=1400")
-    if argument.split("=")[0] in _OURS or argument[:2] in ("-H", "-G"):
+    if argument.split("=")[0] in _OURS or re.match("-D*[HGp]", argument):
         raise SettingsError(
             where, value, "is set by pytest-dind itself; leave it out (--dind-config takes daemon.json)"
         )
@@ -79,7 +79,8 @@ def daemon_config(value: object, where: str) -> Mapping[str, Any]:
 def mount(value: object, where: str) -> Path:
     """A path of this machine that may be mounted into a daemon."""
     path = Path(os.path.abspath(os.path.expanduser(text(str(value), where))))  # noqa: PTH100, PTH111 (keeps links)
-    if str(path) in _UNMOUNTABLE:
+    # Also by another way: a link to it, or `//`, which a path may begin with.
+    if not {str(path), os.path.realpath(path)}.isdisjoint(_UNMOUNTABLE):
         raise SettingsError(
             where, str(value), "cannot be mounted into a daemon: it needs its own; give a path below it"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import threading
@@ -50,7 +51,7 @@ class Daemon:
     start_seconds: float
 
     def __init__(self, settings: Settings, engine: HostEngine, owner: Owner, base_temp: BaseTemp | None) -> None:
-        self.settings = settings
+        self.settings = dataclasses.replace(settings, image=engine.image_named(settings.image))
         self.engine = engine
         self.start_seconds = 0.0
         self.kept = False
@@ -286,11 +287,12 @@ class Daemon:
             raise DaemonStartError(self.name, "it was interrupted")
 
     def _boot(self) -> None:
-        begin = time.monotonic()
         self._transport.make()
         container = describe(self.settings, self._transport, self._owner.ownership, self._base_temp)
         self._created = True  # Before, since an answer may be lost; undone in _release.
+        begin = time.monotonic()
         identity = self.engine.create(self.name, container)
+        deadline = time.monotonic() + self.settings.start_timeout
         self.engine.put(identity, boot_archive())
         self._lifeline = Lifeline(self.engine.attach(identity), self.name)
         self.own(self._base_temp.own if self._base_temp else None)
@@ -298,7 +300,7 @@ class Daemon:
         self._running = True
         self.engine.start(identity, self.name)
         self._step()
-        api_version = self._transport.wait_ready(self._lifeline, begin + self.settings.start_timeout)
+        api_version = self._transport.wait_ready(self._lifeline, deadline)
         self._step()
         if api_version is None:
             raise self._start_error(time.monotonic() - begin)

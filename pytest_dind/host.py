@@ -114,17 +114,19 @@ class HostEngine:
     # -- containers
 
     def create(self, name: str, container: Mapping[str, Any]) -> str:
-        """Create a container; return its id. `remove` is its undo, also by name.
+        """Create a container, its image pulled if need be; return its id. `remove` is its undo, also by name.
 
-        :raises ImageNotFoundError: the engine has not got its image.
+        :raises ImageNotFoundError: the engine has not got its image, and cannot pull it.
         :raises EngineRefusedError: it refuses the container.
         """
         from docker.errors import APIError, ImageNotFound  # noqa: PLC0415
 
         try:
-            answer = self.api.create_container_from_config(container, name)
-        except ImageNotFound as error:
-            raise ImageNotFoundError(container["Image"], f"{error.explanation} on {self.address}") from error
+            try:
+                answer = self.api.create_container_from_config(container, name)
+            except ImageNotFound:
+                self.require_image(container["Image"])
+                answer = self.api.create_container_from_config(container, name)
         except APIError as error:
             raise _refusal(name, error) from error
         return str(answer["Id"])

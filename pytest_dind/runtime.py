@@ -102,7 +102,6 @@ class Runtime:
 
     def start(self, settings: Settings) -> Daemon:
         """Start a daemon that lives until `stop`, at the longest until `close`."""
-        settings = dataclasses.replace(settings, image=self.engine.image_named(settings.image))
         daemon = Daemon.start(settings, engine=self.engine, owner=self.owner, base_temp=self.base_temp)
         self.news.append({"started": daemon.name, "seconds": daemon.start_seconds})
         self.daemons.append(daemon)

@@ -48,7 +48,8 @@ class Option:
         :raises SettingsError: it is no such thing.
         """
         if not self.many:
-            return None if value is None else self.parse(value, where)
+            # None means "not limited", "not set", and only where that is the default.
+            return None if value is None and getattr(Settings, self.name) is None else self.parse(value, where)
         if isinstance(value, (str, Path)) or not isinstance(value, Iterable):
             raise SettingsError(where, value, "is not a list; give one, such as ['busybox']")
         return tuple(self.parse(part, where) for part in value)
@@ -199,9 +200,17 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def is_wanted(config: pytest.Config, namespace: Any = None) -> bool:
-    """Whether the run was asked for daemons: `--dind` or ini `dind = true`."""
+    """Whether the run was asked for daemons: `--dind` or ini `dind = true`.
+
+    :raises pytest.UsageError: the ini value is neither.
+    """
     said = getattr(config.option if namespace is None else namespace, "dind", None)
-    return bool(config.getini("dind") if said is None else said)
+    try:
+        return bool(_ini(config, "dind") if said is None else said)
+    except SettingsError as error:
+        from pytest import UsageError  # noqa: PLC0415 (the core needs no pytest)
+
+        raise UsageError(f"pytest-dind: {error}") from error
 
 
 def resolve(config: pytest.Config, namespace: Any = None) -> tuple[Settings, ...]:
@@ -232,7 +241,7 @@ def _given(config: pytest.Config, namespace: Any, option: Option) -> Any:
         said, where = os.environ[option.variable], f"environment {option.variable}"
         said = [said] if images else said
     if said is None:
-        said, where = config.getini(option.ini), f"ini {option.ini}"
+        said, where = _ini(config, option.ini), f"ini {option.ini}"
         if said in ("", []):
             return None
         said = _beside_the_ini_file(config, option, said)
@@ -243,9 +252,19 @@ def _given(config: pytest.Config, namespace: Any, option: Option) -> Any:
     return option.check(said, where)
 
 
+def _ini(config: pytest.Config, name: str) -> Any:
+    """Return an ini value; pytest itself says of a switch that is none only that, not which."""
+    try:
+        return config.getini(name)
+    except ValueError as error:
+        value = str(error).removeprefix("invalid truth value ").strip("'")
+        raise SettingsError(f"ini {name}", value, "is neither true nor false") from error
+
+
 def _beside_the_ini_file(config: pytest.Config, option: Option, said: Any) -> Any:
-    """Paths in an ini file count from where that lies, as pytest's own do."""
+    """Paths in an ini file count from where that lies, as pytest's own do; `~` is the user's home."""
     if said is None or config.inipath is None or option.parse not in (checks.mount, checks.daemon_config):
         return said
     folder = config.inipath.parent
-    return [str(folder / part) for part in said] if option.many else str(folder / said)
+    paths = [str(folder / os.path.expanduser(part)) for part in ([said] if isinstance(said, str) else said)]  # noqa: PTH111 (raises nothing without a home)
+    return paths if option.many else paths[0]
