@@ -192,8 +192,13 @@ class Daemon:
         return variables(self.host, self._transport.config, ip)
 
     @property
+    def stopped(self) -> bool:
+        """Whether it was stopped, by `stop()` and not by a test that broke it."""
+        return self._lifeline is None
+
+    @property
     def ended(self) -> bool:
-        """Whether its container has ended, or was never started."""
+        """Whether its container has ended, for whatever reason."""
         return self._lifeline is None or self._lifeline.ended
 
     @property

@@ -112,8 +112,9 @@ def dind_fresh_daemon(
     request: pytest.FixtureRequest, _dind_session: Session, dind_settings: Settings
 ) -> Iterator[Daemon]:
     """A Docker daemon that nobody has used and that this test alone will; `@pytest.mark.dind(…)` says how it is."""
-    with _dind_session.fresh_daemon(request.node, dind_settings) as daemon:
-        yield daemon
+    daemon = _dind_session.start_fresh(request.node, dind_settings)
+    yield daemon
+    _dind_session.stop_fresh(request.node, daemon)
 
 
 @pytest.fixture

@@ -113,8 +113,8 @@ class Runtime:
 
         :param failed: Whether a test that used it failed.
         """
-        if daemon in self.daemons:
-            self.daemons.remove(daemon)
+        # Those that their users have stopped themselves need no more.
+        self.daemons = [one for one in self.daemons if one is not daemon and not one.stopped]
         if daemon is self.session:
             self.session = self._session_settings = None
         if daemon.settings.keep == "always" or (daemon.settings.keep == "failed" and failed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -86,32 +86,33 @@ class Session:
 
     def session_daemon(self, settings: Settings) -> Daemon:
         """Return this worker's daemon; ends the run where no daemon can ever be started."""
-        with self._hopeless_ends_the_run(settings):
-            return self.runtime.session_daemon(settings)
+        __tracebackhide__ = True
+        return self._asked_for(settings, self.runtime.session_daemon)
 
     def start(self, settings: Settings) -> Daemon:
         """Start one more daemon; ends the run where no daemon can ever be started."""
-        with self._hopeless_ends_the_run(settings):
-            return self.runtime.start(settings)
+        __tracebackhide__ = True
+        return self._asked_for(settings, self.runtime.start)
 
-    @contextmanager
-    def fresh_daemon(self, item: pytest.Item, settings: Settings) -> Iterator[Daemon]:
-        """Give one test a daemon of its own, as its markers say."""
-        daemon = self.start(marked(item, settings))
-        try:
-            yield daemon
-        finally:
-            self.runtime.stop(daemon, failed=item.stash.get(_FAILED, False))
+    def start_fresh(self, item: pytest.Item, settings: Settings) -> Daemon:
+        """Start one test's own daemon, as its markers say; `stop_fresh` is its undo."""
+        __tracebackhide__ = True
+        return self.start(marked(item, settings))
 
-    @contextmanager
-    def _hopeless_ends_the_run(self, settings: Settings) -> Iterator[None]:
+    def stop_fresh(self, item: pytest.Item, daemon: Daemon) -> None:
+        """Stop one test's own daemon, or keep it."""
+        self.runtime.stop(daemon, failed=item.stash.get(_FAILED, False))
+
+    def _asked_for(self, settings: Settings, start: Callable[[Settings], Daemon]) -> Daemon:
+        __tracebackhide__ = True
         try:
-            yield
-        except _HOPELESS as error:
+            return start(settings)
+        except DindError as error:
             # With settings of the test's own, or after others have come up, it is that test's error.
-            if settings not in self.settings or self.runtime.has_started:
-                raise
-            self._end_run(error)
+            if isinstance(error, _HOPELESS) and settings in self.settings and not self.runtime.has_started:
+                self._end_run(error)
+            # The message says all there is to say; how this package came to raise it would bury that.
+            raise error.with_traceback(None) from None
 
     def _end_run(self, error: DindError) -> NoReturn:
         # A UsageError raised in a fixture would only be that test's error, and one in a worker a crash of it.
@@ -212,7 +213,8 @@ class Session:
         if found.failed:
             item.stash[_FAILED] = self._failed = True
             for daemon in self.runtime.daemons:
-                if daemon is not self.runtime.session or self._uses_session_daemon(item):
+                used = daemon is not self.runtime.session or self._uses_session_daemon(item)
+                if used and not daemon.stopped:
                     found.sections += report.sections(daemon, self._positions.get(daemon.name, 0))
         if self.runtime.news:
             setattr(found, workers.KEY, self._take_news())

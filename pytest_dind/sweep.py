@@ -54,7 +54,7 @@ def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept
         "volume": engine.api.remove_volume,
     }
     swept = Swept()
-    kept = set()
+    kept: set[str] = set()
     for kind, name, labels in engine.ours():
         ours = Ownership.read(labels)
         if ours is None or not condemned(ours):
