@@ -208,9 +208,9 @@ def is_wanted(config: pytest.Config, namespace: Any = None) -> bool:
     try:
         return bool(_ini(config, "dind") if said is None else said)
     except SettingsError as error:
-        from pytest import UsageError  # noqa: PLC0415 (the core needs no pytest)
+        import pytest  # noqa: PLC0415 (the core needs none)
 
-        raise UsageError(f"pytest-dind: {error}") from error
+        raise pytest.UsageError(f"pytest-dind: {error}") from error
 
 
 def resolve(config: pytest.Config, namespace: Any = None) -> tuple[Settings, ...]:
@@ -254,11 +254,15 @@ def _given(config: pytest.Config, namespace: Any, option: Option) -> Any:
 
 def _ini(config: pytest.Config, name: str) -> Any:
     """Return an ini value; pytest itself says of a switch that is none only that, not which."""
+    import pytest  # noqa: PLC0415 (the core needs none)
+
     try:
         return config.getini(name)
-    except ValueError as error:
-        value = str(error).removeprefix("invalid truth value ").strip("'")
-        raise SettingsError(f"ini {name}", value, "is neither true nor false") from error
+    except (ValueError, pytest.UsageError) as error:  # the latter from pytest 9 on
+        said, _, value = str(error).partition("invalid truth value ")
+        if said or not value:
+            raise
+        raise SettingsError(f"ini {name}", value.strip("'"), "is neither true nor false") from error
 
 
 def _beside_the_ini_file(config: pytest.Config, option: Option, said: Any) -> Any:
