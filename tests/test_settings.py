@@ -1,0 +1,455 @@
+"""Settings: what wins over what, and every value that cannot be used is one message that says where, what and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pytest_dind import Settings, SettingsError
+from pytest_dind.settings import OPTIONS, Option, resolve
+
+from .conftest import InnerRun
+
+IMAGE_VARIABLE = "PYTEST_DIND_IMAGE"
+BY_NAME = {option.name: option for option in OPTIONS}
+
+
+class Given(NamedTuple):
+    """An option said in four places, and what of it `Settings` holds for each."""
+
+    name: str
+    marker: Any
+    marked: Any
+    line: str
+    on_line: Any
+    ini: str
+    in_ini: Any
+    default: Any
+
+
+MARK = {"mtu": 1300}
+GIVEN = [
+    Given("image", "mark:1", "mark:1", "line:1", "line:1", "ini:1", "ini:1", "docker:dind"),
+    Given("preload", [], (), "line:1", ("line:1",), "ini:1", ("ini:1",), ()),
+    Given("daemon_arg", ["--mtu=1"], ("--mtu=1",), "--mtu=2", ("--mtu=2",), "--mtu=3", ("--mtu=3",), ()),
+    Given("config", {}, {}, "line.json", {"mtu": 2}, "ini.json", {"mtu": 3}, None),
+    Given("mount", [], (), "line", (Path("line"),), "ini", (Path("ini"),), ()),
+    Given("keep", "never", "never", "failed", "failed", "always", "always", "never"),
+    Given("start_timeout", 0.5, 0.5, "2", 2.0, "3", 3.0, 120.0),
+    Given("memory", None, None, "64m", 64 * 1024**2, "1.5g", 3 * 1024**3 // 2, None),
+    Given("cpus", 0.5, 0.5, "1", 1.0, "1.5", 1.5, None),
+    Given("pids", 100, 100, "200", 200, "300", 300, None),
+    Given("runtime", None, None, "line", "line", "ini", "ini", None),
+    Given("network", "mark", "mark", "line", "line", "ini", "ini", None),
+]
+
+#: For each option: a bad value as text, the same as Python would give it, and the rule that the message names.
+BAD = [
+    ("image", "two words", "two words", "is not the name of an image; give one such as docker:28-dind"),
+    ("preload", "-dash", ["-dash"], "is not the name of an image; give one such as docker:28-dind"),
+    ("daemon_arg", "mtu", ["mtu"], "is not an argument of dockerd; give it whole, such as --mtu=1400"),
+    ("config", "no.json", "no.json", "cannot be read: No such file or directory"),
+    ("mount", "/no/such/path", ["/no/such/path"], "does not exist on this machine"),
+    ("keep", "sometimes", "sometimes", "is none of never, failed, always"),
+    ("start_timeout", "0", 0, "is not a number of seconds above 0, such as 30 or 0.5"),
+    ("memory", "5m", "5m", "is not a size of at least 6m; give bytes, or a number with k, m, g or t: 512m"),
+    ("cpus", "0", 0, "is not a number of CPUs of at least 0.01, such as 1.5"),
+    ("pids", "-1", -1, "is not a whole number above 0, such as 4096"),
+    ("runtime", " ", "", "is not a text; give one that is not empty"),
+    ("network", "host", "host", "would share a network stack"),
+]
+bad_values = pytest.mark.parametrize(("name", "text", "value", "rule"), BAD, ids=[bad[0] for bad in BAD])
+
+
+@pytest.fixture(autouse=True)
+def _no_image_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(IMAGE_VARIABLE, raising=False)
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: of a list, the part that is bad."""
+    return repr(value[0] if isinstance(value, list) else value)
+
+
+def one_message(result: pytest.RunResult, text: str) -> None:
+    """The run is a usage error that says one thing, once, and shows no traceback."""
+    lines = [line for line in [*result.outlines, *result.errlines] if "pytest-dind: " in line]
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert len(lines) == 1, lines
+    assert text in lines[0]
+    assert "Traceback" not in str(result.stdout) + str(result.stderr)
+
+
+# -- what wins
+
+
+def test_these_tables_speak_of_every_option() -> None:
+    switches = {option.name for option in OPTIONS if option.name == "environ"}
+    assert {given.name for given in GIVEN} | switches == set(BY_NAME)
+    assert {bad[0] for bad in BAD} | switches == set(BY_NAME)
+    assert [field.name for field in dataclasses.fields(Settings)] == [option.name for option in OPTIONS]
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=[given.name for given in GIVEN])
+def test_marker_beats_command_line_beats_environment_beats_ini_beats_default(
+    given: Given, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, mtu in (("line", 2), ("ini", 3)):
+        (pytester.path / name).mkdir()
+        (pytester.path / f"{name}.json").write_text(json.dumps({"mtu": mtu}))
+    option = BY_NAME[given.name]
+
+    def settled(*arguments: str) -> Any:
+        (settings,) = resolve(pytester.parseconfig(*arguments))
+        return getattr(settings, given.name)
+
+    def absolute(expected: Any) -> Any:
+        return tuple(pytester.path / path for path in expected) if given.name == "mount" else expected
+
+    line = f"{option.flag}={given.line}"
+    assert settled() == given.default
+    pytester.makeini(f"[pytest]\n{option.ini} = {given.ini}")
+    assert settled() == absolute(given.in_ini)
+    if option.variable:
+        monkeypatch.setenv(option.variable, "environment:1")
+        assert settled() == "environment:1"
+    assert settled(line) == absolute(given.on_line)
+
+    (settings,) = resolve(pytester.parseconfig(line))
+    word = {"daemon_arg": "daemon_args", "mount": "mounts"}.get(given.name, given.name)
+    assert getattr(settings.changed("here", **{word: given.marker}), given.name) == given.marked
+
+
+def test_only_the_image_has_an_environment_variable() -> None:
+    assert {option.name: option.variable for option in OPTIONS if option.variable} == {"image": IMAGE_VARIABLE}
+
+
+@pytest.mark.parametrize(
+    ("ini", "arguments", "wanted"),
+    [("", [], False), ("", ["--dind"], True), ("dind = true", [], True), ("dind = false", ["--dind"], True),
+     ("dind = false", [], False), ("dind = 0", [], False)],
+)  # fmt: skip
+def test_dind_is_wanted_on_the_command_line_or_in_the_ini_file(
+    ini: str, arguments: list[str], wanted: bool, inner: InnerRun, image: str
+) -> None:
+    inner.pytester.makeini(f"[pytest]\n{ini}")
+    inner.pytester.makepyfile("def test_it(dind_settings): pass")
+    result = inner.pytester.runpytest_inprocess(f"--dind-image={image}", *arguments)
+    result.assert_outcomes(passed=wanted, skipped=not wanted)
+
+
+@pytest.mark.parametrize(
+    ("ini", "arguments", "expected"),
+    [("", [], False), ("", ["--dind-environ"], True), ("dind_environ = true", [], True),
+     ("dind_environ = false", ["--dind-environ"], True), ("dind_environ = false", [], False)],
+)  # fmt: skip
+def test_environ_on_the_command_line_beats_the_ini_file(
+    ini: str, arguments: list[str], expected: bool, pytester: pytest.Pytester
+) -> None:
+    pytester.makeini(f"[pytest]\n{ini}")
+    (settings,) = resolve(pytester.parseconfig(*arguments))
+    assert settings.environ is expected
+
+
+def test_repeated_options_add_up_and_one_on_the_command_line_replaces_those_of_the_ini_file(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeini("[pytest]\ndind_preload =\n  one:1\n  two:2\ndind_image =\n  a:1\n  b:2")
+    both = resolve(pytester.parseconfig())
+    assert [one.image for one in both] == ["a:1", "b:2"]
+    assert [one.preload for one in both] == [("one:1", "two:2")] * 2
+    (given,) = resolve(pytester.parseconfig("--dind-image=c:3", "--dind-preload=x:1", "--dind-preload=y:1"))
+    assert (given.image, given.preload) == ("c:3", ("x:1", "y:1"))
+
+
+def test_paths_in_an_ini_file_count_from_where_it_lies_and_a_tilde_from_home(pytester: pytest.Pytester) -> None:
+    project = pytester.mkdir("project")
+    (project / "data").mkdir()
+    (project / "daemon.json").write_text('{"mtu": 1400}')
+    (project / "pytest.ini").write_text("[pytest]\ndind_mount =\n  data\n  ~\ndind_config = daemon.json")
+    (settings,) = resolve(pytester.parseconfig("-c", "project/pytest.ini"))
+    # pytester's HOME is its own directory.
+    assert settings.mount == (project / "data", pytester.path)
+    assert settings.config == {"mtu": 1400}
+
+
+def test_paths_on_the_command_line_count_from_the_current_directory(pytester: pytest.Pytester) -> None:
+    project = pytester.mkdir("project")
+    (project / "pytest.ini").touch()
+    pytester.mkdir("data")
+    (pytester.path / "daemon.json").write_text('{"mtu": 1400}')
+    (settings,) = resolve(
+        pytester.parseconfig("-c", "project/pytest.ini", "--dind-mount=data", "--dind-config=daemon.json")
+    )
+    assert settings.mount == (pytester.path / "data",)
+    assert settings.config == {"mtu": 1400}
+
+
+def test_an_empty_value_in_the_ini_file_or_the_environment_says_nothing(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]\n" + "\n".join(f"{option.ini} =" for option in OPTIONS if option.name != "environ"))
+    monkeypatch.setenv(IMAGE_VARIABLE, "")
+    assert resolve(pytester.parseconfig()) == (Settings(),)
+
+
+# -- what cannot be used
+
+
+@bad_values
+def test_a_bad_value_on_the_command_line_is_one_usage_error(
+    name: str, text: str, value: object, rule: str, inner: InnerRun
+) -> None:
+    inner.pytester.makepyfile("def test_it(): pass")
+    flag = BY_NAME[name].flag
+    result = inner.pytester.runpytest_inprocess("--dind", f"{flag}={text}")
+    one_message(result, f"pytest-dind: {flag}: {text!r} {rule}")
+    assert inner.left() == []
+
+
+# An empty value in an ini file says nothing.
+@pytest.mark.parametrize(("name", "text", "rule"), [(name, text, rule) for name, text, _, rule in BAD if text.strip()])
+def test_a_bad_value_in_the_ini_file_is_one_usage_error(name: str, text: str, rule: str, inner: InnerRun) -> None:
+    ini = BY_NAME[name].ini
+    inner.pytester.makeini(f"[pytest]\ndind = true\n{ini} = {text}")
+    inner.pytester.makepyfile("def test_it(): pass")
+    result = inner.pytester.runpytest_inprocess()
+    seen = inner.pytester.path / text if name == "config" else text
+    one_message(result, f"pytest-dind: ini {ini}: {str(seen)!r} {rule}")
+
+
+@bad_values
+def test_a_bad_value_in_settings_is_refused(name: str, text: str, value: Any, rule: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(**{name: value})
+    assert str(caught.value).startswith(f"Settings({name}=…): {shown(value)} {rule}")
+    assert caught.value.where == f"Settings({name}=…)"
+
+
+@pytest.mark.parametrize(("name", "value", "rule"), [(bad[0], *bad[2:]) for bad in BAD], ids=[bad[0] for bad in BAD])
+def test_a_bad_value_in_a_marker_is_one_usage_error_before_the_first_test_runs(
+    name: str, value: object, rule: str, inner: InnerRun, image: str
+) -> None:
+    inner.pytester.makepyfile(
+        test_it=f"""
+            import pytest
+
+            def test_first(): pass
+
+            @pytest.mark.dind({name}={value!r})
+            def test_it(dind_fresh_daemon): pass
+        """
+    )
+    result = inner.pytester.runpytest_inprocess("--dind", f"--dind-image={image}", "-p", "no:xdist")
+    one_message(result, f"pytest-dind: test_it.py::test_it, @pytest.mark.dind, {name}: {shown(value)} {rule}")
+    assert "1 passed" not in str(result.stdout)
+
+
+def test_a_bad_value_for_dind_factory_is_an_error_of_the_test_that_gives_it(inner: InnerRun, image: str) -> None:
+    cases = [(name, value, f"dind_factory, {name}: {shown(value)} {rule}") for name, _, value, rule in BAD]
+    inner.pytester.makepyfile(
+        f"""
+            import pytest
+            from pytest_dind import SettingsError
+
+            @pytest.mark.parametrize(("name", "value", "message"), {cases!r})
+            def test_it(dind_factory, name, value, message):
+                with pytest.raises(SettingsError) as caught:
+                    dind_factory(**{{name: value}})
+                assert str(caught.value).startswith(message)
+        """
+    )
+    result = inner.pytester.runpytest_inprocess("--dind", f"--dind-image={image}", "-p", "no:xdist")
+    result.assert_outcomes(passed=len(BAD))
+    assert inner.left() == []
+
+
+@pytest.mark.parametrize("marker", ["image=['a', 'b']", "memroy='2g'", "environ=True", "'2g'"])
+def test_the_marker_takes_settings_of_a_daemon_as_keywords_only(marker: str, inner: InnerRun, image: str) -> None:
+    inner.pytester.makepyfile(
+        test_it=f"import pytest\n@pytest.mark.dind({marker})\ndef test_it(dind_fresh_daemon): pass"
+    )
+    result = inner.pytester.runpytest_inprocess("--dind", f"--dind-image={image}", "-p", "no:xdist")
+    where = "test_it.py::test_it, @pytest.mark.dind"
+    words = "config, cpus, daemon_arg, daemon_args, image, keep, memory, mount, mounts, network, pids, preload"
+    one_message(
+        result,
+        {
+            "image=['a', 'b']": f"{where}, image: ['a', 'b'] is not a text",
+            "memroy='2g'": f"{where}: 'memroy' is not a setting of a daemon; there are {words}, runtime, start_timeout",
+            "environ=True": f"{where}: 'environ' is not a setting of a daemon; there are {words}",
+            "'2g'": f"{where}: '2g' is not named; the marker takes keywords only, such as memory='2g'",
+        }[marker],
+    )
+
+
+@pytest.mark.parametrize("arguments", [["-n2"], ["-n2", "--dist=loadfile"]])
+def test_a_bad_marker_is_one_usage_error_with_xdist_too(arguments: list[str], inner: InnerRun, image: str) -> None:
+    inner.pytester.makepyfile(
+        test_it="import pytest\n@pytest.mark.dind(memory=0)\ndef test_it(dind_fresh_daemon): pass"
+    )
+    result = inner.run("--dind", f"--dind-image={image}", *arguments)
+    one_message(result, "pytest-dind: test_it.py::test_it, @pytest.mark.dind, memory: 0 is not a size of at least 6m")
+    assert inner.left() == []
+
+
+def test_a_bad_value_on_the_command_line_is_one_usage_error_with_xdist_too(inner: InnerRun) -> None:
+    inner.pytester.makepyfile("def test_it(): pass")
+    one_message(inner.run("--dind", "--dind-pids=0", "-n2"), "pytest-dind: --dind-pids: '0' is not a whole number")
+
+
+def test_a_bad_image_in_the_environment_is_named_so(inner: InnerRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(IMAGE_VARIABLE, "two words")
+    inner.pytester.makepyfile("def test_it(): pass")
+    result = inner.pytester.runpytest_inprocess("--dind")
+    one_message(result, f"pytest-dind: environment {IMAGE_VARIABLE}: 'two words' is not the name of an image")
+
+
+@pytest.mark.parametrize("option", ["dind", "dind_environ"])
+def test_a_switch_in_the_ini_file_that_is_neither_true_nor_false_is_one_usage_error(
+    option: str, inner: InnerRun
+) -> None:
+    inner.pytester.makeini(f"[pytest]\n{option} = maybe")
+    inner.pytester.makepyfile("def test_it(): pass")
+    result = inner.run(*(["--dind"] if option == "dind_environ" else []))
+    one_message(result, f"pytest-dind: ini {option}: 'maybe' is neither true nor false")
+
+
+def test_without_dind_no_value_is_looked_at(inner: InnerRun) -> None:
+    inner.pytester.makepyfile("def test_it(): pass")
+    inner.pytester.runpytest_inprocess("--dind-pids=0").assert_outcomes(passed=1)
+
+
+def test_a_whole_process_cannot_have_two_daemons_as_its_docker(inner: InnerRun) -> None:
+    inner.pytester.makepyfile("def test_it(): pass")
+    result = inner.pytester.runpytest_inprocess("--dind", "--dind-environ", "--dind-image=a:1", "--dind-image=b:1")
+    one_message(result, "pytest-dind: --dind-image: ['a:1', 'b:1'] are several, and --dind-environ gives a whole")
+
+
+# -- single rules
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--host=tcp://0.0.0.0:2375", "--host", "-H=fd://", "-Htcp://:1", "--group=docker", "-Gdocker", "--containerd=/x",
+     "--config-file=/x", "--tls", "--tlsverify=false", "--pidfile=/x", "-p", "-p/x",
+     "-DH", "-DHtcp://:1"],
+)  # fmt: skip
+def test_what_pytest_dind_tells_dockerd_cannot_be_told_otherwise(argument: str) -> None:
+    with pytest.raises(SettingsError, match=r"is set by pytest-dind itself; leave it out") as caught:
+        Settings(daemon_arg=(argument,))
+    assert repr(argument) in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["--label=a=b", "--mtu=1400", "--group-add=x", "--tls-something", "-D"])
+def test_arguments_that_only_look_like_those_are_taken(argument: str) -> None:
+    assert Settings(daemon_arg=(argument,)).daemon_arg == (argument,)
+
+
+@pytest.mark.parametrize("key", ["hosts", "group", "tls", "tlsverify", "containerd", "pidfile"])
+def test_what_pytest_dind_tells_dockerd_cannot_be_said_in_daemon_json(key: str, tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(json.dumps({key: ["tcp://0.0.0.0"]}))
+    for config in ({key: "x"}, file):
+        with pytest.raises(SettingsError, match=r"leave it out of daemon\.json"):
+            Settings(config=config)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("config", "rule"),
+    [("[1]", "is not a daemon.json: give a JSON object"), ("{", "is not a JSON file: "),
+     ({"x": object()}, "cannot be written as JSON"), (7, "is not a daemon.json: give a JSON object"),
+     ("\udcff".encode("utf-8", "surrogateescape"), "is not a JSON file: ")],
+)  # fmt: skip
+def test_a_config_that_is_no_daemon_json_is_refused(config: Any, rule: str, tmp_path: Path) -> None:
+    if isinstance(config, (str, bytes)):
+        file = tmp_path / "daemon.json"
+        file.write_bytes(config if isinstance(config, bytes) else config.encode())
+        config = file
+    with pytest.raises(SettingsError) as caught:
+        Settings(config=config)
+    assert rule in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["/", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var", "/var/lib/docker"])
+def test_what_a_daemon_needs_for_itself_cannot_be_mounted(path: str, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    for spelling in (path, f"/{path}", f"{path}/", f"{path}/tmp/..", link):
+        with pytest.raises(SettingsError, match="cannot be mounted into a daemon: it needs its own"):
+            Settings(mount=(spelling,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("6m", 6 * 1024**2), ("6291456", 6 * 1024**2), ("6291456b", 6 * 1024**2), (6291456, 6 * 1024**2),
+     ("8192k", 8 * 1024**2), ("0.5g", 512 * 1024**2), ("512M", 512 * 1024**2), ("1G", 1024**3), ("2GiB", 2 * 1024**3),
+     (" 2gb ", 2 * 1024**3), ("1t", 1024**4)],
+)  # fmt: skip
+def test_memory_is_bytes_or_a_number_with_a_unit(text: Any, size: int) -> None:
+    assert Settings(memory=text).memory == size
+
+
+@pytest.mark.parametrize("value", ["", "m", "-1g", "1e9", "5.9m", "6291455", "1 m 2", "1p", True, 0, [], "0x7000000"])
+def test_memory_that_is_no_size_is_refused(value: Any) -> None:
+    with pytest.raises(SettingsError, match="is not a size of at least 6m"):
+        Settings(memory=value)
+
+
+@pytest.mark.parametrize("name", ["start_timeout", "cpus"])
+@pytest.mark.parametrize("value", ["", "x", "nan", "inf", "-1", True, float("nan"), [1], "0"])
+def test_a_number_that_is_none_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match="is not a number of"):
+        Settings(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["", "1.5", "x", True, "0", "-5", "²"])
+def test_a_count_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(SettingsError, match="is not a whole number above 0, such as 4096"):
+        Settings(pids=value)
+
+
+@pytest.mark.parametrize("network", ["host", "container:abc"])
+def test_a_network_that_shares_a_stack_is_refused(network: str) -> None:
+    with pytest.raises(SettingsError, match="would share a network stack, whose firewall rules the daemon"):
+        Settings(network=network)
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.many], ids=lambda option: option.name)
+def test_a_list_is_not_a_single_text(option: Option) -> None:
+    for value in ("busybox", Path("/tmp"), 7):
+        with pytest.raises(SettingsError, match=r"is not a list; give one, such as \['busybox'\]"):
+            Settings(**{option.name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["image", "preload", "daemon_arg", "mount", "keep", "start_timeout", "environ"])
+def test_none_is_no_value_for_what_must_have_one(name: str) -> None:
+    with pytest.raises(SettingsError):
+        Settings(**{name: None})  # type: ignore[arg-type]
+    with pytest.raises(SettingsError):
+        Settings().changed("here", **{name: None})
+
+
+@pytest.mark.parametrize("name", ["config", "memory", "cpus", "pids", "runtime", "network"])
+def test_none_takes_a_setting_away(name: str) -> None:
+    given: Mapping[str, Any] = {
+        "config": {}, "memory": "1g", "cpus": 1, "pids": 9, "runtime": "runc", "network": "bridge",
+    }  # fmt: skip
+    settings = Settings(**{name: given[name]})
+    assert getattr(settings, name) is not None
+    assert getattr(settings.changed("here", **{name: None}), name) is None
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    settings = Settings()
+    for field in dataclasses.fields(settings):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(settings, field.name, None)
+    changed = settings.changed("here", memory="1g", daemon_args=["-D"])
+    assert (settings.memory, settings.daemon_arg) == (None, ())
+    assert (changed.memory, changed.daemon_arg) == (1024**3, ("-D",))
