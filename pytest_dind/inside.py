@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,20 @@ def published_port(client: docker.DockerClient, container: Container | str, port
 def run(api: Any, container: str, argv: list[str]) -> tuple[int, str]:
     """Run a command in a container; return its exit code and its output."""
     execution = api.exec_create(container, argv)["Id"]
-    output = api.exec_start(execution).decode(errors="replace")
-    return int(api.exec_inspect(execution)["ExitCode"]), output
+    # Not api.exec_start, which now and then loses the first output: https://github.com/docker/docker-py/issues/3332
+    url = f"{api.base_url}/v{api.api_version}/exec/{execution}/start"
+    answer = api.post(url, json={"Detach": False, "Tty": False}, timeout=None)
+    answer.raise_for_status()
+    return int(api.exec_inspect(execution)["ExitCode"]), b"".join(_frames(answer.content)).decode(errors="replace")
+
+
+def _frames(data: bytes) -> Iterator[bytes]:
+    """Yield what both streams said, in the order it came: a header of 8 bytes, whose last 4 are a length, then text."""
+    start = 0
+    while start < len(data):
+        end = start + 8 + int.from_bytes(data[start + 4 : start + 8], "big")
+        yield data[start + 8 : end]
+        start = end
 
 
 def put(api: Any, container: str, source: Path | str, target: str) -> None:
