@@ -133,12 +133,14 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     (r"no space left on device|disk quota exceeded",
      "The file system of the data root is full, in bytes or in inodes.",
      "On the host: df -h and df -i /var/lib/docker show which; then docker system prune or docker volume prune."),
-    # moby/moby#20096, moby/moby#36980; dash and busybox [ran]
-    (r"pthread_create failed|failed to create new OS thread|can(?:'t|not) fork|fork/exec [^\n]*temporarily unavailable",
+    # moby/moby#20096, moby/moby#36980; dash, busybox and tini [ran]
+    ((r"pthread_create failed|failed to create new OS thread|can(?:'t|not) fork"
+      r"|fork(?:/exec \S+| failed): resource temporarily unavailable"),
      "The container may not start more processes: its pids limit is reached.",
      "Raise the limit, such as --dind-pids=4096, or the host's: sudo sysctl kernel.pid_max=4194304"),
-    # moby/moby#8539, moby/moby#10917; the last is boot.sh's own text
-    (r"cannot allocate memory|runtime: out of memory|pytest-dind: \S+ ended with exit code 137",
+    # moby/moby#8539, moby/moby#10917; runc's text [ran]; the last is boot.sh's own
+    ((r"cannot allocate memory|runtime: out of memory|container init was OOM-killed|unable to set memory limit to \d"
+      r"|pytest-dind: \S+ ended with exit code 137"),
      "The daemon ran out of memory, or something else killed it with SIGKILL.",
      "Raise --dind-memory, or run fewer workers at once (-n)."),
     # https://github.com/moby/moby/blob/docker-v29.0.0/daemon/libnetwork/internal/nftables/nft_exec_linux.go
