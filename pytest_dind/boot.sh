@@ -20,10 +20,18 @@ if [ -f $cgroup/cgroup.controllers ]; then
     } 2>/dev/null
 fi
 
+# On cgroup v1 what is frozen, as a paused container is, does not even die of SIGKILL, and nor would this container.
+thaw() {
+    [ ! -d $cgroup/freezer ] || find $cgroup/freezer -name freezer.state | while read -r state; do
+        echo THAWED >"$state"
+    done 2>/dev/null
+}
+
 # Whatever ends first ends the container: a daemon without its containerd would hang and not fail.
 run() {
     "$@"
     echo "pytest-dind: $1 ended with exit code $?" >&2
+    thaw
     kill -KILL $$
 }
 
@@ -64,6 +72,7 @@ while read -r word rest; do
 done
 
 kill -KILL -1
+thaw
 if [ -n "$owner" ] && [ -n "$own" ]; then
     find "$own" -xdev ! -user "${owner%%:*}" -exec chown -h "$owner" {} +
 fi
