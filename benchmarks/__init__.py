@@ -1,0 +1,1 @@
+"""What the promises of the README cost, measured: `python -m benchmarks`."""

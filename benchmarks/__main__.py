@@ -1,0 +1,50 @@
+"""`python -m benchmarks [NAME…] [--json FILE]`: measure, print tables, fail where a limit is missed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from . import cold_start, import_cost, many, owner_killed, stop
+from .machine import facts
+from .measure import progress
+
+#: A benchmark is a module here whose `run` returns a Table.
+BENCHMARKS = {
+    module.__name__.rpartition(".")[2]: module for module in (cold_start, many, stop, owner_killed, import_cost)
+}
+
+
+def main() -> int:
+    """Run the chosen benchmarks, all of them if none is."""
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where every single measurement goes, too")
+    chosen = parser.parse_args()
+    for name in chosen.names:
+        if name not in BENCHMARKS:
+            parser.error(f"there is no benchmark {name!r}: {', '.join(BENCHMARKS)}")
+
+    known = dict(facts())
+    for what, fact in known.items():
+        print(f"{what:8} {fact}")
+    print()
+    tables = {}
+    for name in chosen.names or BENCHMARKS:
+        tables[name] = BENCHMARKS[name].run()
+        progress("")
+        print(f"{name}: {tables[name]}", flush=True)
+    if chosen.json:
+        found = {"facts": known, "benchmarks": {name: table.as_json() for name, table in tables.items()}}
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    missed = [name for name, table in tables.items() if not table.reached]
+    print(f"limits missed: {', '.join(missed)}" if missed else "all limits reached", f"(load {os.getloadavg()[0]:.1f})")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

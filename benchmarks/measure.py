@@ -1,0 +1,120 @@
+"""Rounds, medians and tables: how every benchmark here measures and says what it found."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Samples = dict[str, list[float]]
+
+
+def side_by_side(rounds: int, subjects: Mapping[str, Callable[[], float]], warm_up: int = 1) -> Samples:
+    """Measure each subject once in every round, so that what else the machine does hits all alike.
+
+    :param subjects: By name: a call that returns what it measured. Setting up and clearing away is left out of that.
+    :param warm_up: Rounds that do not count: imports, caches.
+    """
+    samples: Samples = {name: [] for name in subjects}
+    for number in range(-warm_up, rounds):
+        progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
+        # Every other round backwards: nobody always comes after the same neighbour.
+        for name, measure in sorted(subjects.items(), key=lambda _: 0, reverse=bool(number % 2)):
+            value = measure()
+            if number >= 0:
+                samples[name].append(value)
+    return samples
+
+
+def seconds_until(condition: Callable[[], object], every: float, since: float, patience: float = 120) -> float:
+    """Wait for a condition; return the seconds from `since`, on the clock of time.monotonic, until it held."""
+    while not condition():
+        if time.monotonic() - since > patience:
+            raise TimeoutError(f"waited {patience:g} s in vain")
+        time.sleep(every)
+    return time.monotonic() - since
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What was promised, what was measured, and whether the promise is kept."""
+
+    promise: str
+    found: str
+    reached: bool
+
+    def __str__(self) -> str:
+        return f"{'reached' if self.reached else 'MISSED '}  {self.promise}: {self.found}"
+
+
+@dataclass
+class Table:
+    """What one benchmark found."""
+
+    title: str
+    headings: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+    limits: list[Limit] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    #: Every single measurement, for whoever wants to look closer (`--json`).
+    samples: Samples = field(default_factory=dict)
+
+    @property
+    def reached(self) -> bool:
+        """Whether every limit is kept."""
+        return all(limit.reached for limit in self.limits)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything, for `--json`."""
+        return asdict(self) | {"reached": self.reached}
+
+    def __str__(self) -> str:
+        grid = [list(self.headings), *map(list, self.rows)]
+        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+        lines = [self.title, ""]
+        for number, row in enumerate(grid):
+            cells = [row[0].ljust(widths[0])]
+            cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  " + "  ".join(cells).rstrip())
+            if number == 0:
+                lines.append("  " + "-" * (sum(widths) + 2 * len(widths) - 2))
+        lines += ["", *(f"  {limit}" for limit in self.limits), *(f"  note     {note}" for note in self.notes)]
+        return "\n".join(lines) + "\n"
+
+
+#: Headings for the cells of `spread`.
+SPREAD = ("median", "min", "max", "n")
+
+
+def spread(values: Sequence[float], show: Callable[[float], str]) -> tuple[str, ...]:
+    """Return the cells that say how measurements are spread."""
+    return (show(statistics.median(values)), show(min(values)), show(max(values)), str(len(values)))
+
+
+def ratio(samples: Samples, one: str, other: str) -> float:
+    """Return how many times the median of one is that of the other."""
+    return statistics.median(samples[one]) / statistics.median(samples[other])
+
+
+def in_seconds(value: float) -> str:
+    """Write a time for a table."""
+    return f"{value:.3f} s"
+
+
+def in_milliseconds(value: float) -> str:
+    """Write a short time, given in seconds, for a table."""
+    return f"{value * 1000:.1f} ms"
+
+
+def times(value: float) -> str:
+    """Write a ratio for a table."""
+    return f"{value:.2f} x"
+
+
+def progress(text: str) -> None:
+    """Say on a terminal what is going on; the tables go elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K  {text}", end="", file=sys.stderr, flush=True)
