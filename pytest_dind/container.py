@@ -40,6 +40,8 @@ def describe(
     return {
         "Image": settings.image,
         "Entrypoint": ["sh", BOOT],
+        # Some images name another user, as docker:dind-rootless does; this container is privileged anyway.
+        "User": "0:0",
         "Cmd": _boot_arguments(settings, transport),
         "Labels": ownership.labels(),
         # Explicit, so that nothing of the user's (DOCKER_*, proxies) gets into the daemon unseen.

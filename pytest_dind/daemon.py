@@ -294,16 +294,17 @@ class Daemon:
     def _boot(self) -> None:
         self._transport.make()
         container = describe(self.settings, self._transport, self._owner.ownership, self._base_temp)
-        self._created = True  # Before, since an answer may be lost; undone in _release.
         begin = time.monotonic()
-        identity = self.engine.create(self.name, container)
-        deadline = time.monotonic() + self.settings.start_timeout
-        self.engine.put(identity, boot_archive())
-        self._lifeline = Lifeline(self.engine.attach(identity), self.name)
-        self.own(self._base_temp.own if self._base_temp else None)
-        self._step()
-        self._running = True
-        self.engine.start(identity, self.name)
+        with self._owner.watching(self.engine.address, self.name, str(self._transport.directory)):
+            self._created = True  # Before, since an answer may be lost; undone in _release.
+            identity = self.engine.create(self.name, container)
+            deadline = time.monotonic() + self.settings.start_timeout
+            self.engine.put(identity, boot_archive())
+            self._lifeline = Lifeline(self.engine.attach(identity), self.name)
+            self.own(self._base_temp.own if self._base_temp else None)
+            self._step()
+            self._running = True
+            self.engine.start(identity, self.name)
         self._step()
         api_version = self._transport.wait_ready(self._lifeline, deadline)
         self._step()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import secrets
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
+from .guard import Guard
 from .labels import Ownership
 from .locks import Lease, host_id
 
@@ -17,10 +20,11 @@ class Owner:
     run: str
     worker: str
     lease: Lease
+    _guard: Guard | None = None
 
     @classmethod
     def claim(cls, run: str, worker: str) -> Owner:
-        """Become an owner; `lease.release` is its undo, and so is the end of the process."""
+        """Become an owner; `release` is its undo, and so is the end of the process."""
         return cls(run, worker, Lease.take())
 
     @classmethod
@@ -29,12 +33,29 @@ class Owner:
         global _of_process  # noqa: PLW0603 (the lease belongs to the process, and so is held once)
         if _of_process is None:
             _of_process = cls.claim(secrets.token_hex(16), "script")
+            atexit.register(_of_process.release)
         return _of_process
 
     @cached_property
     def ownership(self) -> Ownership:
         """What the labels of everything that it makes say."""
         return Ownership(self.run, self.worker, host_id(), self.lease.label)
+
+    def watching(self, engine_address: str, container: str, directory: str) -> AbstractContextManager[None]:
+        """Have a container that is being created removed, should this process be killed before it is started."""
+        scheme, _, path = engine_address.partition("://")
+        if scheme not in ("unix", "http+unix"):
+            return nullcontext()  # The next run's sweep finds it.
+        if self._guard is None:
+            self._guard = Guard()
+        return self._guard.watching(path, container, directory)
+
+    def release(self) -> None:
+        """Give the lease up and end the guard."""
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
+        self.lease.release()
 
     def directory_name(self, number: int) -> str:
         """Return the name of a daemon's directory: short, and enough to prove its owner dead (see sweep.py)."""
