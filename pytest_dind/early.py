@@ -8,12 +8,10 @@ import pytest
 
 from . import workers
 from .errors import SettingsError
-from .session import Session, early_base_temp
+from .session import Session, early_base_temp, shows_only
 from .settings import resolve
 
 _SESSION = pytest.StashKey[Session]()
-#: With these pytest shows something and runs no test.
-_SHOWS_ONLY = ("help", "version", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow")
 
 
 def session_of(config: pytest.Config) -> Session:
@@ -28,7 +26,7 @@ def session_of(config: pytest.Config) -> Session:
 
 def enter_environ_early(config: pytest.Config, namespace: Any) -> None:
     """With `--dind-environ`, have the daemon in os.environ already when the first conftest is imported."""
-    if any(getattr(namespace, name, None) for name in _SHOWS_ONLY) or workers.is_early_controller(namespace):
+    if shows_only(namespace) or workers.is_early_controller(namespace):
         return
     session = _checked(config, namespace)
     if not session.settings[0].environ:

@@ -66,8 +66,9 @@ def _dind_image(request: pytest.FixtureRequest, _dind_session: Session) -> str:
 def dind_settings(_dind_session: Session, _dind_image: str) -> Settings:
     """The settings of this run's daemons, from the command line, ini and environment.
 
-    Override it in a conftest to change them for the tests below it:
-    `return dind_settings.changed("conftest", memory="2g")`.
+    Override it in the conftest at the suite's root to change them:
+    `return dind_settings.changed("conftest", memory="2g")`. One further down changes them for the fresh daemons there,
+    but not for the session daemon, which all tests share.
     """
     return _dind_session.settings_for(_dind_image)
 

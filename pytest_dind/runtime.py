@@ -10,6 +10,7 @@ from typing import Any
 from .container import BaseTemp
 from .daemon import Daemon
 from .environment import Patched
+from .errors import ImageNotFoundError
 from .host import HostEngine
 from .owner import Owner
 from .settings import Settings
@@ -28,6 +29,7 @@ class Runtime:
         self.daemons: list[Daemon] = []
         self._session_settings: Settings | None = None
         self._wanted: tuple[str, ...] = ()
+        self._missing: dict[str, ImageNotFoundError] = {}
         self.has_started = False
         self._environ: Patched | None = None
 
@@ -49,9 +51,14 @@ class Runtime:
             return self.session
         if self.session is not None:
             self.stop(self.session)
-        preload = tuple(dict.fromkeys((*settings.preload, *self._wanted)))
-        self.session = self.start(dataclasses.replace(settings, preload=preload))
+        self.session = self.start(settings)
         self._session_settings = settings
+        wanted, self._wanted = self._wanted, ()
+        for image in wanted:
+            try:
+                self.want([image])
+            except ImageNotFoundError as error:
+                self._missing[image] = error
         return self.session
 
     @property
@@ -73,9 +80,18 @@ class Runtime:
         """Have images in the session daemon: now, or from its start."""
         for image in images:
             if image not in self._wanted:
-                self._wanted += (image,)
                 if self.session is not None:
                     self.session.load(image)
+                self._wanted += (image,)
+
+    def require(self, images: Iterable[str]) -> None:
+        """Fail for wanted images that the session daemon could not get when it started.
+
+        :raises ImageNotFoundError: one is nowhere.
+        """
+        for image in images:
+            if image in self._missing:
+                raise self._missing.pop(image)
 
     def mend(self, broken_by: str, *, thorough: bool) -> str:
         """Replace the session daemon if a test has broken it; return what to say of it, or an empty text.
@@ -137,7 +153,7 @@ class Runtime:
                 self.stop(daemon, failed=failed)
         finally:
             if "owner" in self.__dict__:
-                self.__dict__.pop("owner").lease.release()
+                self.__dict__.pop("owner").release()
 
     def close(self) -> None:
         """Close the connections to the host engine."""

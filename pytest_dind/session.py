@@ -133,8 +133,9 @@ class Session:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """Check the engine, once for all workers, and remove what dead runs left."""
-        known = self._engine_answered or self._early_error is not None or self.config.option.collectonly
-        if not known and not hasattr(self.config, "workerinput"):
+        known = self._engine_answered or self._early_error is not None
+        runs = not (self.config.option.collectonly or shows_only(self.config.option))
+        if runs and not known and not hasattr(self.config, "workerinput"):
             with self._error_ends_the_run():
                 self._check_engine()
 
@@ -190,8 +191,8 @@ class Session:
             for item in items:
                 marked(item, self.settings[0])
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
         """Give the test a session daemon that works and has the images that its markers ask for."""
         uses = self._uses_session_daemon(item)
         said = self.runtime.mend(self._last_user, thorough=uses)
@@ -199,9 +200,13 @@ class Session:
             item.add_report_section("setup", "log of pytest-dind", said)
         if uses:
             self._last_user = item.nodeid
-            for marker in item.iter_markers("dind"):
-                self.runtime.want(marker.kwargs.get("preload", ()))
         self._positions = {one.name: one.log_position() for one in self.runtime.daemons}
+        markers = item.iter_markers("dind") if uses else ()
+        wanted = [image for marker in markers for image in marker.kwargs.get("preload", ())]
+        self.runtime.want(wanted)
+        yield
+        # Where the daemon started only now: what it could not get is this test's error, and not the daemon's.
+        self.runtime.require(wanted)
 
     def _uses_session_daemon(self, item: pytest.Item) -> bool:
         return self.runtime.environ_entered or not SESSION_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
@@ -244,6 +249,14 @@ class Session:
 
 
 _FAILED = pytest.StashKey[bool]()
+
+#: With these pytest shows something and runs no test.
+_SHOWS = ("help", "version", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow")
+
+
+def shows_only(options: Any) -> bool:
+    """Whether pytest was asked to show something, and not even to collect tests for their own sake."""
+    return any(getattr(options, name, None) for name in _SHOWS)
 
 
 def marked(item: pytest.Item, settings: Settings) -> Settings:

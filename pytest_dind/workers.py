@@ -24,9 +24,11 @@ def is_early_controller(namespace: Any) -> bool:
 
     A worker is given the controller's command line, so it must be told apart in another way.
     """
-    if is_worker_process():
+    workers = getattr(namespace, "numprocesses", None)
+    # `-n 0` overrules any --dist, which may stand in the ini file; so does --pdb for `-n auto`.
+    if is_worker_process() or workers == 0 or (isinstance(workers, str) and getattr(namespace, "usepdb", False)):
         return False
-    return bool(getattr(namespace, "numprocesses", None)) or getattr(namespace, "dist", "no") != "no"
+    return bool(workers) or getattr(namespace, "dist", "no") != "no"
 
 
 def worker_name() -> str:
