@@ -9,9 +9,9 @@ import threading
 import time
 import warnings
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import images, inside
+from . import images, inside, unbroken
 from .container import BaseTemp, boot_archive, describe
 from .diagnosis import diagnose
 from .environment import variables, without_misleading
@@ -87,7 +87,7 @@ class Daemon:
         :raises HostEngineError: no host engine answers.
         """
         daemon = cls(settings or Settings(), engine or HostEngine.connect(), owner or Owner.of_process(), base_temp)
-        daemon._run(daemon._boot)
+        daemon._start()
         return daemon
 
     def restart(self) -> None:
@@ -96,7 +96,7 @@ class Daemon:
         :raises DaemonStartError: it did not come up.
         """
         self._release()
-        self._run(self._boot)
+        self._start()
 
     def stop(self, *, hand_back: bool = True) -> None:
         """Remove the daemon and everything in it; no error when that has been done already.
@@ -255,37 +255,14 @@ class Daemon:
 
     # -- how it starts and ends
 
-    def _run(self, job: Any) -> None:
-        """Run a job on a thread: an interrupt of this one never breaks a call to the engine in its middle."""
-        outcome: list[BaseException] = []
+    def _start(self) -> None:
+        self._cancelled.clear()
+        unbroken.do(self._boot, undo=self._release, hurry=self._cancel, name=f"{self.name} start")
 
-        def work() -> None:
-            try:
-                job()
-            except BaseException as error:  # noqa: BLE001 (raised again by the waiting thread)
-                outcome.append(error)
-
-        thread = threading.Thread(target=work, name=f"{self.name} start", daemon=True)
-        try:
-            thread.start()
-            thread.join()
-        except BaseException:
-            self._cancel(thread)
-            raise
-        if outcome:
-            self._release()
-            raise outcome[0]
-
-    def _cancel(self, thread: threading.Thread) -> None:
+    def _cancel(self) -> None:
         self._cancelled.set()
-        while thread.is_alive():
-            try:
-                if self._lifeline is not None:
-                    self._lifeline.let_go()
-                thread.join()
-            except KeyboardInterrupt:  # A second one must not leave half a daemon; every call has its time limit.
-                continue
-        self._release()
+        if self._lifeline is not None:
+            self._lifeline.let_go()
 
     def _step(self) -> None:
         if self._cancelled.is_set():

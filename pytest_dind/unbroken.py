@@ -1,0 +1,76 @@
+"""Work that an interrupt of the calling thread never breaks in its middle: it is done as a whole, or undone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+def do(work: Callable[[], object], undo: Callable[[], object], hurry: Callable[[], object], name: str) -> None:
+    """Do work on a thread of its own; undo it when it fails, or when this thread is interrupted meanwhile.
+
+    An interrupt (Ctrl-C, a test's time limit) is raised again when all is undone; more of them change nothing.
+
+    :param hurry: Makes the work end soon; called on every interrupt.
+    """
+    job = _Job(work, undo)
+    interrupt = job.wait(threading.Thread(target=job.run, name=name, daemon=True), hurry)
+    if interrupt is not None:
+        if job.is_done:
+            do(undo, _nothing, _nothing, name)
+        raise interrupt
+    if job.failures:
+        raise job.failures[0]
+
+
+class _Job:
+    def __init__(self, work: Callable[[], object], undo: Callable[[], object]) -> None:
+        self._work = work
+        self._undo = undo
+        # Both threads may have a say here, and what was said first counts: appending to a list is atomic.
+        self._beginning: list[str] = []
+        self._end: list[str] = []
+        self._over = threading.Event()
+        self.failures: list[BaseException] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the work was done before anything interrupted it."""
+        return self._end[0] == "done" and not self.failures
+
+    def run(self) -> None:
+        self._beginning.append("begun")
+        if self._beginning[0] != "begun":
+            return
+        self._attempt(self._work)
+        self._end.append("done")
+        if not self.is_done:
+            self._attempt(self._undo)
+        self._over.set()
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 (raised again by the thread that waits)
+            self.failures.append(error)
+
+    def wait(self, thread: threading.Thread, hurry: Callable[[], object]) -> BaseException | None:
+        interrupt = None
+        while not self._over.is_set():
+            try:
+                if interrupt is None:
+                    thread.start()
+                # Not thread.join(): interrupted once, it takes the thread for ended (python/cpython#90882).
+                self._over.wait()
+            except BaseException as error:
+                interrupt = interrupt or error
+                self._beginning.append("interrupted")
+                if self._beginning[0] == "interrupted":
+                    raise  # It has not begun, and now never will.
+                self._end.append("interrupted")
+                hurry()
+        return interrupt
+
+
+def _nothing() -> None:
+    pass
