@@ -32,6 +32,7 @@ run() {
     "$@"
     echo "pytest-dind: $1 ended with exit code $?" >&2
     thaw
+    rm -rf "$directory" # nobody else does, should the owner be killed before it has seen this
     kill -KILL $$
 }
 
