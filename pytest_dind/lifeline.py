@@ -16,6 +16,8 @@ from typing import Any
 
 #: Bytes of log that are kept; the oldest go first.
 MOST_LOG = 4 * 1024 * 1024
+#: Bytes after which a line is cut in two.
+MOST_LINE = 64 * 1024
 #: The engine's frame: stream, three zeros, length. https://docs.docker.com/reference/api/engine/#tag/Container/operation/ContainerAttach
 _HEADER = 8
 
@@ -116,10 +118,13 @@ class Lifeline:
     def _add(self, data: bytes) -> None:
         with self._changed:
             *whole, self._partial = (self._partial + data).split(b"\n")
+            if len(self._partial) > MOST_LINE:  # one without end must not fill the memory
+                whole.append(self._partial)
+                self._partial = b""
             self._lines.extend(whole)
-            self._size += sum(map(len, whole))
+            self._size += sum(len(line) + 1 for line in whole)
             while self._size > MOST_LOG:
-                self._size -= len(self._lines.popleft())
+                self._size -= len(self._lines.popleft()) + 1
                 self._dropped += 1
 
 
