@@ -77,7 +77,7 @@ def private(path: Path) -> Path:
     mode = stat.S_IMODE(path.lstat().st_mode)
     if mode & 0o077:
         raise DindError(f"{path} is open to others (mode {mode:04o}, not 0700)")
-    _refuse_foreign_ancestors(path.parent.parent.resolve())
+    _refuse_foreign_ancestors(path.parent.resolve())
     return path
 
 
