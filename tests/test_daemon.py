@@ -28,7 +28,7 @@ from pytest_dind.host import HostEngine
 from pytest_dind.labels import OURS
 
 from .conftest import wait_until
-from .remains import remains
+from .remains import nothing_new_remains
 
 #: What a container says of its own memory limit: cgroup v1, then v2.
 SHOW_LIMIT = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
@@ -36,9 +36,8 @@ SHOW_LIMIT = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(host: docker.DockerClient) -> Iterator[None]:
-    before = remains(host)
-    yield
-    wait_until(lambda: remains(host) <= before, lambda: f"still there: {remains(host) - before}")
+    with nothing_new_remains(host):
+        yield
 
 
 @pytest.fixture
