@@ -35,6 +35,9 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "system", f"{info['OperatingSystem']}, Linux {platform.release()}, cgroup v{info.get('CgroupVersion', '1')}"
     yield "engine", f"Docker {info['ServerVersion']}, {info['Driver']} on {disk}"
     yield "images", f"{IMAGE}, {OFFICIAL_IMAGE}, {TEST_IMAGE}"
+    load = os.getloadavg()[0]
+    busy = ": other work runs here, and slows down most what uses all cores" if load > (os.cpu_count() or 1) / 2 else ""
+    yield "load", f"{load:.1f}{busy}"
     yield "python", f"{platform.python_implementation()} {platform.python_version()}"
     engine.close()
 

@@ -36,12 +36,11 @@ def start_by_hand(engine: HostEngine) -> float:
     """Start docker:dind as its documentation says; return the seconds until it answers over TLS."""
     name = f"dind-benchmark-{secrets.token_hex(4)}"
     begin = time.monotonic()
-    container = engine.client.containers.run(OFFICIAL_IMAGE, name=name, privileged=True, detach=True)
     try:
-        _wait_until_answered(container)
+        _wait_until_answered(engine.client.containers.run(OFFICIAL_IMAGE, name=name, privileged=True, detach=True))
         return time.monotonic() - begin
     finally:
-        container.remove(force=True, v=True)
+        engine.remove(name)
 
 
 def start_with_testcontainers() -> float:
