@@ -8,8 +8,8 @@ import pytest
 
 from . import workers
 from .errors import SettingsError
+from .options import resolve
 from .session import Session, early_base_temp, shows_only
-from .settings import resolve
 
 _SESSION = pytest.StashKey[Session]()
 

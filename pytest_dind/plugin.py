@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .settings import Settings, add_options, is_wanted
+from .options import add_options, is_wanted
+from .settings import Settings
 
 if TYPE_CHECKING:
     import docker

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from . import checks
 from .checks import KEEP
 from .errors import SettingsError
-
-if TYPE_CHECKING:
-    import pytest
 
 
 @dataclass(frozen=True)
@@ -177,98 +173,3 @@ class Settings:
         """Whether the container is privileged: always, but for a runtime that nests without it."""
         # "--privileged does not work with Sysbox": https://github.com/nestybox/sysbox/blob/master/docs/user-guide/limitations.md
         return self.runtime is None or "sysbox" not in self.runtime
-
-
-def add_options(parser: pytest.Parser) -> None:
-    """Declare `--dind`, and each option with its ini value."""
-    group = parser.getgroup("dind", "real Docker daemons for tests (pytest-dind)")
-    group.addoption("--dind", action="store_true", default=None,
-                    help="Give tests real Docker daemons: starts privileged containers on this machine's Docker. "
-                    "Without it, tests that ask for one are skipped.")  # fmt: skip
-    parser.addini("dind", "As if --dind were given.", type="bool", default=None)
-    for option in OPTIONS:
-        help_text = option.help + (f" Also: environment {option.variable}." if option.variable else "")
-        repeated = option.many or option.name == "image"
-        if option.parse is checks.switch:
-            group.addoption(option.flag, action="store_true", default=None, help=help_text)
-            parser.addini(option.ini, f"The same as {option.flag}.", type="bool", default=None)
-        else:
-            kind: Literal["linelist", "string"] = "linelist" if repeated else "string"
-            group.addoption(option.flag, action="append" if repeated else "store", default=None,
-                            metavar=option.metavar, help=help_text)  # fmt: skip
-            parser.addini(option.ini, f"The same as {option.flag}.", kind, default=None)
-
-
-def is_wanted(config: pytest.Config, namespace: Any = None) -> bool:
-    """Whether the run was asked for daemons: `--dind` or ini `dind = true`.
-
-    :raises pytest.UsageError: the ini value is neither.
-    """
-    said = getattr(config.option if namespace is None else namespace, "dind", None)
-    try:
-        return bool(_ini(config, "dind") if said is None else said)
-    except SettingsError as error:
-        import pytest  # noqa: PLC0415 (the core needs none)
-
-        raise pytest.UsageError(f"pytest-dind: {error}") from error
-
-
-def resolve(config: pytest.Config, namespace: Any = None) -> tuple[Settings, ...]:
-    """Return the run's settings, one for each image: command line, then environment, then ini, then default.
-
-    :param namespace:
-        Where the command line's values are, when it is too early to find them in `config`.
-    :raises SettingsError: a value cannot be used; the message names where it was given.
-    """
-    values = {}
-    for option in OPTIONS:
-        given = _given(config, config.option if namespace is None else namespace, option)
-        if given is not None:
-            values[option.name] = given
-    images = values.pop("image", (Settings.image,))
-    if values.get("environ") and len(images) > 1:
-        rule = "are several, and --dind-environ gives a whole process one daemon; leave all but one out"
-        raise SettingsError("--dind-image", list(images), rule)
-    return tuple(Settings(image=image, **values) for image in images)
-
-
-def _given(config: pytest.Config, namespace: Any, option: Option) -> Any:
-    """What was said about an option, checked; None where nothing was."""
-    images = option.name == "image"
-    said = getattr(namespace, option.flag[2:].replace("-", "_"), None)
-    where = option.flag
-    if said is None and option.variable and os.environ.get(option.variable):
-        said, where = os.environ[option.variable], f"environment {option.variable}"
-        said = [said] if images else said
-    if said is None:
-        said, where = _ini(config, option.ini), f"ini {option.ini}"
-        if said in ("", []):
-            return None
-        said = _beside_the_ini_file(config, option, said)
-    if said is None:
-        return None
-    if images:
-        return tuple(option.parse(part, where) for part in said)
-    return option.check(said, where)
-
-
-def _ini(config: pytest.Config, name: str) -> Any:
-    """Return an ini value; pytest itself says of a switch that is none only that, not which."""
-    import pytest  # noqa: PLC0415 (the core needs none)
-
-    try:
-        return config.getini(name)
-    except (ValueError, pytest.UsageError) as error:  # the latter from pytest 9 on
-        said, _, value = str(error).partition("invalid truth value ")
-        if said or not value:
-            raise
-        raise SettingsError(f"ini {name}", value.strip("'"), "is neither true nor false") from error
-
-
-def _beside_the_ini_file(config: pytest.Config, option: Option, said: Any) -> Any:
-    """Paths in an ini file count from where that lies, as pytest's own do; `~` is the user's home."""
-    if said is None or config.inipath is None or option.parse not in (checks.mount, checks.daemon_config):
-        return said
-    folder = config.inipath.parent
-    paths = [str(folder / os.path.expanduser(part)) for part in ([said] if isinstance(said, str) else said)]  # noqa: PTH111 (raises nothing without a home)
-    return paths if option.many else paths[0]

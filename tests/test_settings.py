@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_dind import Settings, SettingsError
-from pytest_dind.settings import OPTIONS, Option, resolve
+from pytest_dind.options import resolve
+from pytest_dind.settings import OPTIONS, Option
 
 from .conftest import InnerRun
 
