@@ -4,6 +4,7 @@
 set -u
 config=$1 directory=$2 owner=$3
 shift 3
+state=/run/pytest-dind
 
 for tool in containerd dockerd; do
     command -v "$tool" >/dev/null || { echo "pytest-dind: sh: $tool: not found in this image" >&2; exit 127; }
@@ -27,18 +28,26 @@ thaw() {
     done 2>/dev/null
 }
 
+# What is left to do when all ends: the owner may be dead.
+finish() {
+    thaw
+    own=$(cat $state/own 2>/dev/null)
+    if [ -n "$owner" ] && [ -n "$own" ]; then
+        find "$own" -xdev ! -user "${owner%%:*}" -exec chown -h "$owner" {} +
+    fi
+    rm -rf "$directory"
+}
+
 # Whatever ends first ends the container: a daemon without its containerd would hang and not fail.
 run() {
     "$@"
     echo "pytest-dind: $1 ended with exit code $?" >&2
-    thaw
-    rm -rf "$directory" # nobody else does, should the owner be killed before it has seen this
+    finish
     kill -KILL $$
 }
 
 # containerd of its own, beside dockerd: one that dockerd starts costs a second, since its first call comes too early
 # and is tried again a second later. Its data lies where dockerd's own would, so in the volume.
-state=/run/pytest-dind
 mkdir -p $state /etc/docker
 cat >$state/containerd.toml <<TOML
 version = 2
@@ -64,17 +73,12 @@ else
 fi
 
 # The lifeline: the owner holds this stream open for as long as the daemon is to live.
-own=
 while read -r word rest; do
     case $word in
     keep) wait ;; # outlive the owner, until somebody stops the container
-    own) own=$rest ;; # a directory of the owner's; containers may leave files in it that only root can delete
+    own) printf '%s' "$rest" >$state/own ;; # a directory of the owner's; containers may leave root's files in it
     esac
 done
 
 kill -KILL -1
-thaw
-if [ -n "$owner" ] && [ -n "$own" ]; then
-    find "$own" -xdev ! -user "${owner%%:*}" -exec chown -h "$owner" {} +
-fi
-rm -rf "$directory"
+finish

@@ -31,6 +31,14 @@ class BaseTemp:
     mount: Path
     own: Path | None
 
+    def identity(self) -> tuple[int, int]:
+        """What tells the mounted directory from one that later takes its place; zeros when it is gone."""
+        try:
+            info = self.mount.stat()
+        except OSError:
+            return 0, 0
+        return info.st_dev, info.st_ino
+
 
 def describe(
     settings: Settings, transport: UnixSocket, ownership: Ownership, base_temp: BaseTemp | None

@@ -66,6 +66,7 @@ class Daemon:
         self._lifeline: Lifeline | None = None
         self._created = self._running = False
         self._api_version = ""
+        self._mounted = (0, 0)
         self._transport = UnixSocket.named(owner.directory_name(self._number))
 
     @classmethod
@@ -109,6 +110,14 @@ class Daemon:
         if not hand_back:
             self.own(None)
         self._release()
+
+    def settle(self, base_temp: BaseTemp) -> None:
+        """Say where base temp is, which was not known at the start; starts anew if the daemon does not see it."""
+        early, self._base_temp = self._base_temp, base_temp
+        if early is not None and early.identity() == self._mounted and base_temp.mount.is_relative_to(early.mount):
+            self.own(base_temp.own)
+        else:
+            self.restart()
 
     def own(self, directory: Path | None) -> None:
         """Name the directory whose files a user that is not root gets back in the end; none for None."""
@@ -270,6 +279,7 @@ class Daemon:
 
     def _boot(self) -> None:
         self._transport.make()
+        self._mounted = self._base_temp.identity() if self._base_temp else (0, 0)
         container = describe(self.settings, self._transport, self._owner.ownership, self._base_temp)
         begin = time.monotonic()
         with self._owner.watching(self.engine.address, self.name, str(self._transport.directory)):

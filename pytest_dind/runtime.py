@@ -70,11 +70,11 @@ class Runtime:
         """Make the session daemon the Docker of this whole process."""
         self._environ = Patched(self.session_daemon(settings).env)
 
-    def own(self, base_temp: BaseTemp) -> None:
-        """Say what of base temp is this worker's, where that was not known when the first daemon started."""
+    def settle(self, base_temp: BaseTemp) -> None:
+        """Say where base temp is, once that is known; a daemon that cannot see it is started anew."""
         self.base_temp = base_temp
         for daemon in self.daemons:
-            daemon.own(base_temp.own)
+            daemon.settle(base_temp)
 
     def want(self, images: Iterable[str]) -> None:
         """Have images in the session daemon: now, or from its start."""

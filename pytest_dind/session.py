@@ -162,7 +162,7 @@ class Session:
         if not self.runtime.environ_entered:
             self.runtime.enter_environ(self.settings[0])
         elif base_temp is not None:
-            self.runtime.own(base_temp)
+            self.runtime.settle(base_temp)
 
     def pytest_report_header(self) -> str | None:
         """Say where daemons are started and from what."""
@@ -211,6 +211,14 @@ class Session:
     def _uses_session_daemon(self, item: pytest.Item) -> bool:
         return self.runtime.environ_entered or not SESSION_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
+    def _was_used(self, item: pytest.Item, daemon: Daemon) -> bool:
+        """Whether a test may have to do with a daemon: it asks for that kind, or the daemon was started in it."""
+        if daemon.name not in self._positions:
+            return True
+        if daemon is self.runtime.session:
+            return self._uses_session_daemon(item)
+        return "dind_factory" in getattr(item, "fixturenames", ())
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Add sections to a failed report, and what happened to daemons to any."""
@@ -218,9 +226,11 @@ class Session:
         if found.failed:
             item.stash[_FAILED] = self._failed = True
             for daemon in self.runtime.daemons:
-                used = daemon is not self.runtime.session or self._uses_session_daemon(item)
-                if used and not daemon.stopped:
-                    found.sections += report.sections(daemon, self._positions.get(daemon.name, 0))
+                if self._was_used(item, daemon) and not daemon.stopped:
+                    for name, text in report.sections(daemon, self._positions.get(daemon.name, 0)):
+                        found.sections.append((f"Captured {name} {found.when}", text))
+                        # As pytest's own, also in the reports of later phases: junit-xml is written from the last.
+                        item.add_report_section(found.when, name, text)
         if self.runtime.news:
             setattr(found, workers.KEY, self._take_news())
         return found
@@ -292,6 +302,15 @@ def early_base_temp(namespace: Any) -> BaseTemp:
         mount = Path(os.path.abspath(given))  # noqa: PTH100 (as pytest does it)
     else:
         root = os.environ.get("PYTEST_DEBUG_TEMPROOT") or tempfile.gettempdir()
-        mount = Path(root).resolve() / f"pytest-of-{getpass.getuser()}"
-    mount.mkdir(mode=0o700, exist_ok=True)
+        mount = Path(root).resolve() / f"pytest-of-{_user_name()}"
+    # pytest makes a given one anew later; see Daemon.settle.
+    mount.mkdir(mode=0o700, parents=True, exist_ok=True)
     return BaseTemp(mount, None)
+
+
+def _user_name() -> str:
+    """The user's name as pytest writes it; a number without a name is common in CI containers."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        return "unknown"
