@@ -8,13 +8,14 @@ import os
 import sys
 from pathlib import Path
 
-from . import cold_start, import_cost, many, owner_killed, stop
+from . import cold_start, existing_suite, import_cost, many, owner_killed, stop
 from .machine import facts
 from .measure import progress
 
 #: A benchmark is a module here whose `run` returns a Table.
 BENCHMARKS = {
-    module.__name__.rpartition(".")[2]: module for module in (cold_start, many, stop, owner_killed, import_cost)
+    module.__name__.rpartition(".")[2]: module
+    for module in (cold_start, many, stop, owner_killed, import_cost, existing_suite)
 }
 
 
