@@ -37,7 +37,12 @@ def sweep(engine: HostEngine) -> Swept:
 
 def sweep_run(engine: HostEngine, run: str) -> Swept:
     """Remove what killed workers of a run left; those that live still are left alone."""
-    return _remove(engine, lambda ours: ours.run == run and _is_leftover(ours))
+    try:
+        return _remove(engine, lambda ours: ours.run == run and _is_leftover(ours))
+    except OSError as error:  # requests' errors are OSErrors, docker-py's are requests'
+        # The run is over: what its tests found is not to be lost for this.
+        failure = f"what is left on the host engine at {engine.address}, which no longer answers ({error}); "
+        return Swept(failed=[f"{failure}the next run removes it"])
 
 
 def _is_leftover(ours: Ownership) -> bool:
