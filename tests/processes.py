@@ -15,16 +15,16 @@ from .conftest import PATIENCE, wait_until
 class Spawned:
     """pytest as a process in a group of its own; at the end of `with` nothing of the group lives."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, output: str = "output.txt") -> None:
         self.directory = directory
-        self._output = directory / "output.txt"
+        self._output = directory / output
         xdist = () if "-n" in arguments else ("-p", "no:xdist")
-        with self._output.open("w") as output:
+        with self._output.open("w") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", "--dind", "-p", "no:cacheprovider", *xdist, *arguments],
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
