@@ -278,11 +278,11 @@ class Daemon:
             raise DaemonStartError(self.name, "it was interrupted")
 
     def _boot(self) -> None:
-        self._transport.make()
-        self._mounted = self._base_temp.identity() if self._base_temp else (0, 0)
-        container = describe(self.settings, self._transport, self._owner.ownership, self._base_temp)
-        begin = time.monotonic()
         with self._owner.watching(self.engine.address, self.name, str(self._transport.directory)):
+            self._transport.make()
+            self._mounted = self._base_temp.identity() if self._base_temp else (0, 0)
+            container = describe(self.settings, self._transport, self._owner.ownership, self._base_temp)
+            begin = time.monotonic()
             self._created = True  # Before, since an answer may be lost; undone in _release.
             identity = self.engine.create(self.name, container)
             deadline = time.monotonic() + self.settings.start_timeout
