@@ -62,11 +62,6 @@ def states(host: docker.DockerClient, inner: InnerRun) -> list[str]:
     return [one["State"] for one in host.api.containers(all=True, filters={"label": inner.label})]
 
 
-def wait_until_nothing_runs(host: docker.DockerClient, inner: InnerRun) -> None:
-    """Wait until at most containers that never started are left, which nobody but a sweep can remove."""
-    wait_until(lambda: set(states(host, inner)) <= {"created"}, lambda: f"{states(host, inner)}: {inner.left()}")
-
-
 # -- ends that pytest sees: nothing is left at the moment at which its process has ended
 
 
@@ -253,7 +248,7 @@ MOMENTS: dict[str, Callable[[InnerRun, docker.DockerClient], object]] = {
     "its container runs": lambda inner, host: "running" in states(host, inner),
     "its socket is there": lambda inner, _: any(inner._sockets.glob("*/docker.sock")),
 }
-FIRST_MOMENT, *LATER_MOMENTS = MOMENTS
+FIRST_MOMENT = next(iter(MOMENTS))
 
 
 def wait_until_moment(moment: str, inner: InnerRun, host: docker.DockerClient, run: Spawned) -> None:
@@ -454,21 +449,32 @@ def test_a_process_that_pytest_timeout_ends_leaves_nothing(inner: InnerRun) -> N
         inner.wait_until_nothing_is_left()
 
 
-@pytest.mark.parametrize("moment", LATER_MOMENTS)
-def test_a_pytest_killed_while_a_daemon_starts_leaves_nothing(
-    inner: InnerRun, host: docker.DockerClient, moment: str
-) -> None:
-    inner.pytester.makepyfile(WAITS)
+@pytest.mark.parametrize(
+    "step",
+    [
+        "daemon.describe",
+        "host.HostEngine.create",
+        "host.HostEngine.put",
+        "host.HostEngine.attach",
+        "host.HostEngine.start",
+        "transport.UnixSocket.wait_ready",
+    ],
+)
+def test_a_pytest_killed_before_any_step_of_a_daemons_start_leaves_nothing(inner: InnerRun, step: str) -> None:
+    module, _, name = step.partition(".")
+    inner.pytester.makeconftest(f"""
+        import os, signal
+        from pytest_dind import {module}
+
+        {module}.{name} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    inner.pytester.makepyfile(GREEN)
     with Spawned(inner.pytester.path) as run:
-        wait_until_moment(moment, inner, host, run)
-        run.send_to_all(signal.SIGKILL)
-        assert run.wait() == -signal.SIGKILL
-    inner.wait_until_nothing_is_left()
+        assert run.wait() == -signal.SIGKILL, run.output
+        inner.wait_until_nothing_is_left()
 
 
-def test_a_pytest_killed_at_random_moments_leaves_at_most_what_the_next_run_removes(
-    inner: InnerRun, host: docker.DockerClient
-) -> None:
+def test_a_pytest_killed_at_random_moments_leaves_nothing(inner: InnerRun) -> None:
     inner.pytester.makeconftest('import pathlib; pathlib.Path("imported").touch()')
     inner.pytester.makepyfile(WAITS)
     seconds = 0.0
@@ -481,11 +487,9 @@ def test_a_pytest_killed_at_random_moments_leaves_at_most_what_the_next_run_remo
                 run.wait_for("ready")
                 seconds = time.monotonic() - begin
             time.sleep(random.uniform(0, 1.2 * seconds))
-            run.send(signal.SIGKILL)
+            run.send_to_all(signal.SIGKILL)
             assert run.wait() == -signal.SIGKILL, run.output
-        wait_until_nothing_runs(host, inner)
-    inner.pytester.makepyfile(GREEN)
-    assert (inner.run("--dind", "-p", "no:xdist").ret, inner.left()) == (0, [])
+            inner.wait_until_nothing_is_left()
 
 
 # -- forked children, which hold copies of all that their parent held
