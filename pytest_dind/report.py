@@ -34,18 +34,18 @@ def header(engine: HostEngine, settings: Sequence[Settings], swept: Swept) -> st
 def sections(daemon: Daemon, since: int) -> Iterator[tuple[str, str]]:
     """Return the sections for a failed test: the daemon's log, its containers and their logs.
 
-    They are called "Captured log", so that pytest shows and hides them, and writes them to junit-xml, as its own.
+    Their names begin with "log", so that pytest shows and hides them, and writes them to junit-xml, as its own.
     """
-    yield f"Captured log of {daemon.name}", _last(daemon.logs(since), MOST_LOG_LINES) or "(nothing in this test)\n"
+    yield f"log of {daemon.name}", _last(daemon.logs(since), MOST_LOG_LINES) or "(nothing in this test)\n"
     client = daemon.connect(ANSWER_TIMEOUT)
     try:
         containers: Any = client.api.containers(all=True)
-        yield f"Captured log: docker ps -a in {daemon.name}", _table(containers)
+        yield f"log: docker ps -a in {daemon.name}", _table(containers)
         for container in containers[:MOST_CONTAINERS]:
             name = container["Names"][0].lstrip("/") if container["Names"] else container["Id"][:12]
-            yield f"Captured log of container {name} in {daemon.name}", _container_log(client.api, container["Id"])
+            yield f"log of container {name} in {daemon.name}", _container_log(client.api, container["Id"])
     except OSError as error:  # the test has broken the daemon; docker-py's errors are OSErrors by way of requests'
-        yield f"Captured log: docker ps -a in {daemon.name}", f"(the daemon does not answer: {error})\n"
+        yield f"log: docker ps -a in {daemon.name}", f"(the daemon does not answer: {error})\n"
     finally:
         client.close()
 
