@@ -30,7 +30,7 @@ def facts() -> Iterator[tuple[str, str]]:
     disk = dict(info["DriverStatus"] or []).get("Backing Filesystem", "unknown")
     yield (
         "machine",
-        f"{os.cpu_count()} x {processor}, {info['MemTotal'] / 2**30:.0f} GiB, load {os.getloadavg()[0]:.1f}",
+        f"{os.cpu_count()} x {processor}, {info['MemTotal'] / 2**30:.0f} GiB",
     )
     yield "system", f"{info['OperatingSystem']}, Linux {platform.release()}, cgroup v{info.get('CgroupVersion', '1')}"
     yield "engine", f"Docker {info['ServerVersion']}, {info['Driver']} on {disk}"

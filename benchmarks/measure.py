@@ -19,11 +19,12 @@ def side_by_side(rounds: int, subjects: Mapping[str, Callable[[], float]], warm_
     :param warm_up: Rounds that do not count: imports, caches.
     """
     samples: Samples = {name: [] for name in subjects}
+    order = list(subjects)
     for number in range(-warm_up, rounds):
         progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
         # Every other round backwards: nobody always comes after the same neighbour.
-        for name, measure in sorted(subjects.items(), key=lambda _: 0, reverse=bool(number % 2)):
-            value = measure()
+        for name in sorted(subjects, key=order.index, reverse=bool(number % 2)):
+            value = subjects[name]()
             if number >= 0:
                 samples[name].append(value)
     return samples
