@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import os
 import secrets
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +23,7 @@ class Owner:
     worker: str
     lease: Lease
     _guard: Guard | None = None
+    _guard_of: int = 0
 
     @classmethod
     def claim(cls, run: str, worker: str) -> Owner:
@@ -31,10 +34,11 @@ class Owner:
     def of_process(cls) -> Owner:
         """Return the owner for daemons that are started without pytest; one for the whole process."""
         global _of_process  # noqa: PLW0603 (the lease belongs to the process, and so is held once)
-        if _of_process is None:
-            _of_process = cls.claim(secrets.token_hex(16), "script")
-            atexit.register(_of_process.release)
-        return _of_process
+        with _once:
+            if _of_process is None:
+                _of_process = cls.claim(secrets.token_hex(16), "script")
+                atexit.register(_of_process.release)
+            return _of_process
 
     @cached_property
     def ownership(self) -> Ownership:
@@ -46,13 +50,15 @@ class Owner:
         scheme, _, path = engine_address.partition("://")
         if scheme not in ("unix", "http+unix"):
             return nullcontext()  # The next run's sweep finds it.
-        if self._guard is None:
-            self._guard = Guard()
-        return self._guard.watching(path, container, directory)
+        with _once:
+            if self._guard is None or self._guard_of != os.getpid():
+                # A forked child has closed its copy of its parent's.
+                self._guard, self._guard_of = Guard(), os.getpid()
+            return self._guard.watching(path, container, directory)
 
     def release(self) -> None:
-        """Give the lease up and end the guard."""
-        if self._guard is not None:
+        """Give the lease up and end the guard; in a forked child they are its parent's."""
+        if self._guard is not None and self._guard_of == os.getpid():
             self._guard.close()
             self._guard = None
         self.lease.release()
@@ -63,3 +69,19 @@ class Owner:
 
 
 _of_process: Owner | None = None
+#: Threads may start their first daemons at the same time.
+_once = threading.Lock()
+
+
+def _forget_in_child() -> None:
+    """A forked child is a process of its own, and so another owner; what its parent's holds is not the child's."""
+    global _of_process, _once  # noqa: PLW0603
+    _once = threading.Lock()  # Another thread may have held it.
+    if _of_process is not None:
+        atexit.unregister(_of_process.release)
+        _inherited.append(_of_process)  # Not collected: that would give up the lease.
+        _of_process = None
+
+
+_inherited: list[Owner] = []
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -562,3 +562,30 @@ def test_a_script_that_stops_no_daemon_leaves_none(host: docker.DockerClient, im
             except ProcessLookupError:  # all of them have ended
                 pass
     assert not Path(address.removeprefix("unix://")).parent.exists()
+
+
+def test_forked_children_own_daemons_of_their_own_and_leave_their_parents_alone(image: str) -> None:
+    script = """if 1:
+        import os, sys
+        from pytest_dind import Daemon, Settings
+        from pytest_dind.locks import is_dead
+        from pytest_dind.owner import Owner
+
+        settings = Settings(image=sys.argv[1])
+        with Daemon.start(settings) as daemon:
+            children = []
+            for number in range(2):
+                child = os.fork()
+                if not child:
+                    with Daemon.start(settings) as another:
+                        assert another.client.ping()
+                        assert another.name != daemon.name
+                    daemon.stop()  # does nothing here
+                    sys.exit(7)
+                children.append(child)
+            print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+            print(daemon.alive, is_dead(Owner.of_process().lease.label), daemon.client.ping())
+    """
+    argv = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, image]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=180)
+    assert (done.stdout, done.stderr) == ("[7, 7]\nTrue False True\n", "")
