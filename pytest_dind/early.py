@@ -32,7 +32,9 @@ def enter_environ_early(config: pytest.Config, namespace: Any) -> None:
     if not session.settings[0].environ:
         return
     config.stash[_SESSION] = session
-    session.start_early(early_base_temp(namespace))
+    if not session.start_early(early_base_temp(namespace)):
+        # Nothing of the suite may find the user's own Docker in the place of the daemon.
+        namespace.noconftest = True
 
 
 def _checked(config: pytest.Config, namespace: Any) -> Session:

@@ -54,16 +54,19 @@ class Session:
     def _new_runtime(self, base_temp: BaseTemp | None) -> Runtime:
         return Runtime(workers.run_id(self.config), workers.worker_name(), base_temp)
 
-    def start_early(self, base_temp: BaseTemp) -> None:
-        """Start the daemon of a process that is all for it, before pytest is configured."""
+    def start_early(self, base_temp: BaseTemp) -> bool:
+        """Start the daemon of a process that is all for it, before pytest is configured; False if that failed."""
         self._runtime = self._new_runtime(base_temp)
         try:
             if not workers.is_worker_process():
                 self._check_engine()
             self._runtime.enter_environ(self.settings[0])
         except DindError as error:
-            # It is too early for pytest to report anything well; `pytest_collection` raises it again.
+            if not workers.is_worker_process():
+                raise pytest.UsageError(f"pytest-dind: {error}") from error
+            # A worker that ends here is taken for crashed; `pytest_collection` raises it again.
             self._early_error = error
+        return self._early_error is None
 
     def settings_for(self, image: str) -> Settings:
         """Return the run's settings for one of its images."""
