@@ -76,7 +76,10 @@ class InnerRun:
 
     def containers(self) -> list[str]:
         """Names of this run's containers that are on the host engine now, running or not."""
-        return [one.name or "" for one in self._host.containers.list(all=True, filters={"label": self.label})]
+        return [
+            one.name or ""
+            for one in self._host.containers.list(all=True, filters={"label": self.label}, ignore_removed=True)
+        ]
 
     def left(self) -> list[str]:
         """What of this run is on this machine now."""
