@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .host import HostEngine
 from .labels import Ownership
@@ -59,14 +60,16 @@ def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept
         "volume": engine.api.remove_volume,
     }
     swept = Swept()
+    # Before the engine is asked: a daemon that is kept has its name for that before its owner is dead.
+    directories = list(_dead_directories())
     kept: set[str] = set()
     for kind, name, labels in engine.ours():
         ours = Ownership.read(labels)
-        if ours is None or not condemned(ours):
-            continue
         if name.endswith("-kept"):
             # Kept on purpose (`--dind-keep`), and its volume, which cannot be removed while it is used, with it.
             kept.add(name)
+            continue
+        if ours is None or not condemned(ours):
             continue
         try:
             remove[kind](name)
@@ -76,16 +79,19 @@ def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept
         except APIError as error:
             if not kept or kind != "volume":
                 swept.failed.append(f"{kind} {name}: {error.explanation}")
-    _remove_directories(kept, swept)
+    for directory, daemon in directories:
+        if not any(name.endswith(f"-{daemon}-kept") for name in kept):
+            shutil.rmtree(directory, ignore_errors=True)
+            swept.add("directory")
     return swept
 
 
-def _remove_directories(kept: set[str], swept: Swept) -> None:
-    """Remove the socket directories of dead owners; the name HOST-SLOT-TOKEN-NUMBER says whose they were."""
+def _dead_directories() -> Iterator[tuple[Path, str]]:
+    """Yield the socket directories of dead owners, and what their daemon's name ends with.
+
+    The name HOST-SLOT-TOKEN-NUMBER says whose they were.
+    """
     for directory in sockets_dir().glob(f"{host_id()}-*-*-*"):
         _, slot, token, number = directory.name.split("-")
-        lease = leases_dir() / f"{slot}.lock"
-        if any(name.endswith(f"-{token}-{number}-kept") for name in kept) or not is_dead(f"{lease}#{token}"):
-            continue
-        shutil.rmtree(directory, ignore_errors=True)
-        swept.add("directory")
+        if is_dead(f"{leases_dir() / slot}.lock#{token}"):
+            yield directory, f"{token}-{number}"
