@@ -15,7 +15,7 @@ from . import images, inside, unbroken
 from .container import BaseTemp, boot_archive, describe
 from .diagnosis import diagnose
 from .environment import variables, without_misleading
-from .errors import DaemonStartError, DaemonStateError, DindWarning
+from .errors import DaemonStartError, DaemonStateError, DindWarning, EngineRefusedError
 from .host import HostEngine
 from .lifeline import Lifeline
 from .owner import Owner
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 _numbers = itertools.count(1)
+
+
+def _count_anew_in_child() -> None:
+    """A forked child goes on with its parent's owner, and must not give its daemons the names of its parent's."""
+    global _numbers  # noqa: PLW0603
+    _numbers = itertools.count(os.getpid() * 1000)
+
+
+os.register_at_fork(after_in_child=_count_anew_in_child)
 
 #: Seconds that `client` waits for an answer; a build or a load is silent for long.
 CLIENT_TIMEOUT = 600
@@ -284,7 +293,11 @@ class Daemon:
             container = describe(self.settings, self._transport, self._owner.ownership, self._base_temp)
             begin = time.monotonic()
             self._created = True  # Before, since an answer may be lost; undone in _release.
-            identity = self.engine.create(self.name, container)
+            try:
+                identity = self.engine.create(self.name, container)
+            except EngineRefusedError:
+                self._created = False  # The name may be another's.
+                raise
             deadline = time.monotonic() + self.settings.start_timeout
             self.engine.put(identity, boot_archive())
             self._lifeline = Lifeline(self.engine.attach(identity), self.name)

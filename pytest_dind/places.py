@@ -12,7 +12,7 @@ from .errors import DindError
 
 #: The longest path of a unix socket, without its final NUL: sun_path in unix(7).
 SOCKET_PATH_LIMIT = 107
-_BELOW = len("/daemons/0123456789ab-4095-01234567-99999/docker.sock")
+_BELOW = len("/daemons/0123456789ab-4095-01234567-4194304000/docker.sock")
 
 
 def sockets_dir() -> Path:
