@@ -87,8 +87,6 @@ def said_started(result: pytest.RunResult, count: int) -> None:
     [
         ("-p no:xdist", ["main"]),
         ("-n 0", ["main"]),
-        ("-n 0 --dist loadfile", ["main"]),
-        ("-n 1", ["gw0"]),
         ("-n 2", ["gw0", "gw1"]),
         ("-n 2 --dist loadfile", ["gw0", "gw1"]),
         ("-n 2 --dist loadscope", ["gw0", "gw1"]),
