@@ -1,4 +1,4 @@
-"""aiodocker: an asyncio client with a fixture suite of its own, beside the docker CLI and testcontainers."""
+"""aiodocker: an asyncio client without docker-py; its tests call the docker CLI and testcontainers, too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FILES = (
 )
 _NEEDS_REGISTRY = "pulls an image from a registry"
 _NEEDS_REGISTRY_IMAGE = "its fixture starts registry:2 with testcontainers, which would have to be pulled"
-_TTY = "marked xfail by the suite: what a tty shows comes now whole and now in pieces"
+_TTY = 'the suite expects it to fail, "for unknown reasons"; it passes now and then, on a plain daemon too'
 
 SUITE = Suite(
     name="aiodocker",
