@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+import pytest
+
 from .conftest import PATIENCE, wait_until
 
 
@@ -18,6 +20,8 @@ class Spawned:
     def __init__(self, directory: Path, *arguments: str, output: str = "output.txt") -> None:
         self.directory = directory
         self._output = directory / output
+        if "-n" in arguments:
+            pytest.importorskip("xdist")
         xdist = () if "-n" in arguments else ("-p", "no:xdist")
         with self._output.open("w") as file:
             self._process = subprocess.Popen(

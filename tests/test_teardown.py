@@ -314,8 +314,11 @@ def test_ctrl_c_while_the_daemons_of_two_workers_start_leaves_nothing(
 # -- ends that pytest does not see: nothing is left a moment later, and no other run has to come for that
 
 
-@pytest.mark.heart
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGKILL, marks=pytest.mark.heart), signal.SIGTERM, signal.SIGHUP],
+    ids=lambda number: number.name,
+)
 def test_a_killed_pytest_leaves_nothing_though_containers_with_volumes_run_in_its_daemon(
     inner: InnerRun, busybox: str, number: signal.Signals
 ) -> None:
