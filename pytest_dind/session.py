@@ -198,7 +198,9 @@ class Session:
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
         """Give the test a session daemon that works and has the images that its markers ask for."""
         uses = self._uses_session_daemon(item)
-        said = self.runtime.mend(self._last_user, thorough=uses)
+        # With `request` it may ask for the daemon by name.
+        may_use = uses or "request" in getattr(item, "fixturenames", ())
+        said = self.runtime.mend(self._last_user, thorough=may_use)
         if said:
             item.add_report_section("setup", "log of pytest-dind", said)
         if uses:

@@ -16,7 +16,9 @@ KEY = "dind"
 
 def is_controller(config: pytest.Config) -> bool:
     """Whether this process only hands tests out to workers."""
-    return not hasattr(config, "workerinput") and getattr(config.option, "dist", "no") != "no"
+    # With --collect-only there are no workers, whatever else is asked for.
+    hands_out = getattr(config.option, "dist", "no") != "no" and not config.option.collectonly
+    return hands_out and not hasattr(config, "workerinput")
 
 
 def is_early_controller(namespace: Any) -> bool:
@@ -27,6 +29,8 @@ def is_early_controller(namespace: Any) -> bool:
     workers = getattr(namespace, "numprocesses", None)
     # `-n 0` overrules any --dist, which may stand in the ini file; so does --pdb for `-n auto`.
     if is_worker_process() or workers == 0 or (isinstance(workers, str) and getattr(namespace, "usepdb", False)):
+        return False
+    if getattr(namespace, "collectonly", False):
         return False
     return bool(workers) or getattr(namespace, "dist", "no") != "no"
 
