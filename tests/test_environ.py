@@ -94,6 +94,19 @@ def test_one_process_has_its_daemon_from_the_first_import_on(
     assert suite.inner.left() == []
 
 
+@pytest.mark.parametrize("arguments", ["", "-n 2"])
+def test_what_is_only_collected_is_imported_with_a_daemon_too(
+    suite: Suite, arguments: str, host: docker.DockerClient
+) -> None:
+    suite.inner.pytester.makepyfile(test_c="from conftest import identity, write\nwrite('module', ids=[identity()])")
+    result = suite.run("--dind-environ", "--collect-only", *arguments.split())
+    assert result.ret == 0
+    engines = suite.engines()
+    assert list(engines) == ["main"]
+    assert engines["main"] != host.info()["ID"]
+    assert suite.inner.left() == []
+
+
 def test_with_a_base_temp_that_pytest_makes_anew_conftests_too_see_a_daemon_and_tests_see_their_files(
     suite: Suite, host: docker.DockerClient
 ) -> None:

@@ -146,8 +146,8 @@ def test_a_worker_that_kills_its_daemon_gets_a_new_one_and_the_other_worker_noti
             meet("started")
             dind_daemon.exec(["pkill", "-KILL", "-x", "dockerd"])
 
-        def test_does_not_ask_for_it():
-            pass
+        def test_asks_for_it_by_name(request):
+            assert request.getfixturevalue("dind_client").info()["ID"] != KEPT["id"]
 
         def test_after(dind_daemon, dind_client, dind_env, meet):
             new = dind_client.info()["ID"]

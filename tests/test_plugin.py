@@ -469,7 +469,7 @@ def test_dind_clean_removes_what_the_test_left_and_nothing_else(inner: InnerRun,
             client.containers.run(IMAGE, "touch /x", name=f"{{name}}-ran")
             client.containers.get(f"{{name}}-ran").commit(name, "committed")
             client.containers.create(f"{{name}}:committed", name=f"{{name}}-made", volumes=["/anonymous"])
-            running.pause()
+            running.pause()  # On cgroup v1 it does not even die of SIGKILL.
 
         BEFORE = []
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_dind import Settings, SettingsError
-from pytest_dind.options import resolve
+from pytest_dind.options import is_wanted, resolve
 from pytest_dind.settings import OPTIONS, Option
 
 from .conftest import InnerRun
@@ -177,6 +177,28 @@ def test_paths_in_an_ini_file_count_from_where_it_lies_and_a_tilde_from_home(pyt
     # pytester's HOME is its own directory.
     assert settings.mount == (project / "data", pytester.path)
     assert settings.config == {"mtu": 1400}
+
+
+@pytest.mark.parametrize("table", ["tool.pytest.ini_options", "tool.pytest"])
+def test_pyproject_says_the_same_in_both_of_its_tables(table: str, pytester: pytest.Pytester) -> None:
+    if table == "tool.pytest" and pytest.version_tuple < (9,):
+        pytest.skip("pytest has this table from 9.0 on")
+    data = pytester.mkdir("data")
+    pytester.makepyprojecttoml(
+        f"""
+        [{table}]
+        dind = false
+        dind_environ = true
+        dind_preload = ["a:1", "b:2"]
+        dind_mount = ["data"]
+        dind_pids = "100"
+        """
+    )
+    config = pytester.parseconfig()
+    (settings,) = resolve(config)
+    assert not is_wanted(config)
+    assert (settings.environ, settings.preload, settings.pids) == (True, ("a:1", "b:2"), 100)
+    assert settings.mount == (data,)
 
 
 def test_paths_on_the_command_line_count_from_the_current_directory(pytester: pytest.Pytester) -> None:
