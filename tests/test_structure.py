@@ -28,7 +28,7 @@ KNOW_PYTEST = {"early", "options", "plugin", "session", "workers"}
 MOST_LINES = 260
 #: Longer than that, and why.
 LONGER = {
-    "daemon": "one noun with all that it can do, which users read in one place; its parts are in rooms of their own",
+    "daemon": "one noun with all that it can do, most of it docstrings; how it does it is in rooms of their own",
     "session": "every hook of a run, most of them of a few lines; they share the state of one object",
 }
 

@@ -1,0 +1,164 @@
+"""A daemon's container, from before it is created until nothing of it is left; an interrupt never leaves half of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from . import unbroken
+from .container import BaseTemp, boot_archive, describe
+from .diagnosis import diagnose
+from .errors import DaemonStartError, DindWarning, EngineRefusedError
+from .host import HostEngine
+from .lifeline import Lifeline
+from .owner import Owner
+from .settings import Settings
+from .transport import UnixSocket
+
+#: Seconds in which a container that was let go should have ended and removed itself; then it is killed.
+END_TIMEOUT = 10
+#: Seconds in which the host engine should have removed a killed container and its volume.
+REMOVAL_TIMEOUT = 60
+
+
+class Life:
+    """One container at a time under one name; it can be started anew when it has ended."""
+
+    def __init__(self, name: str, engine: HostEngine, owner: Owner, transport: UnixSocket) -> None:
+        self.name = name
+        self.engine = engine
+        self.owner = owner
+        self.transport = transport
+        #: The stream to its container; None before the start and after the end.
+        self.lifeline: Lifeline | None = None
+        #: The newest API version that the daemon speaks.
+        self.api_version = ""
+        #: Seconds from nothing to the first answer.
+        self.seconds = 0.0
+        self._cancelled = threading.Event()
+        self._created = self._running = False
+        self._mounted = (0, 0)
+
+    def begin(self, settings: Settings, base_temp: BaseTemp | None, then: Callable[[], None]) -> None:
+        """Start the container, wait until the daemon serves, and do what comes `then`; undo all if any of it fails.
+
+        :raises DaemonStartError: it did not come up.
+        :raises EngineRefusedError: the host engine does not run its container.
+        :raises ImageNotFoundError: its image is nowhere.
+        """
+
+        def work() -> None:
+            self._boot(settings, base_temp)
+            self.check_interrupted()
+            then()
+
+        self._cancelled.clear()
+        unbroken.do(work, undo=self.end, hurry=self._cancel, name=f"{self.name} start")
+
+    def _cancel(self) -> None:
+        self._cancelled.set()
+        if self.lifeline is not None:
+            self.lifeline.let_go()
+
+    def check_interrupted(self) -> None:
+        """Go no further when the thread that waits has been interrupted.
+
+        :raises DaemonStartError: it has.
+        """
+        if self._cancelled.is_set():
+            raise DaemonStartError(self.name, "it was interrupted")
+
+    def _boot(self, settings: Settings, base_temp: BaseTemp | None) -> None:
+        with self.owner.watching(self.engine.address, self.name, str(self.transport.directory)):
+            self.transport.make()
+            self._mounted = base_temp.identity() if base_temp else (0, 0)
+            container = describe(settings, self.transport, self.owner.ownership, base_temp)
+            begin = time.monotonic()
+            self._created = True  # Before, since an answer may be lost; undone in `end`.
+            try:
+                identity = self.engine.create(self.name, container)
+            except EngineRefusedError:
+                self._created = False  # The name may be another's.
+                raise
+            deadline = time.monotonic() + settings.start_timeout
+            self.engine.put(identity, boot_archive())
+            self.lifeline = Lifeline(self.engine.attach(identity), self.name)
+            self.own(base_temp.own if base_temp else None)
+            self.check_interrupted()
+            self._running = True
+            self.engine.start(identity, self.name)
+        self.check_interrupted()
+        api_version = self.transport.wait_ready(self.lifeline, deadline)
+        self.check_interrupted()
+        self.seconds = time.monotonic() - begin
+        if api_version is None:
+            raise self._start_error(self.lifeline, settings)
+        self.api_version = api_version
+
+    def _start_error(self, lifeline: Lifeline, settings: Settings) -> DaemonStartError:
+        """Say why it is not ready: it ended, or it is too late."""
+        if lifeline.ended:
+            reason = f"it ended after {self.seconds:.2f} s, before it answered (image {settings.image})"
+        else:
+            reason = (
+                f"it did not answer within {settings.start_timeout:g} s on {self.transport.host} "
+                f"(image {settings.image}); if this machine is that slow, give it longer: --dind-start-timeout"
+            )
+        log = lifeline.log()
+        known = diagnose(log)
+        return DaemonStartError(self.name, reason, log, known.cause if known else "", known.cure if known else "")
+
+    @property
+    def ended(self) -> bool:
+        """Whether its container has ended, for whatever reason."""
+        return self.lifeline is None or self.lifeline.ended
+
+    def own(self, directory: Path | None) -> None:
+        """Name the directory whose files a user that is not root gets back in the end; none for None."""
+        if self.lifeline is not None:
+            self.lifeline.say(f"own {directory or ''}")
+
+    def sees(self, now: BaseTemp, early: BaseTemp | None) -> bool:
+        """Whether base temp, as it is now, lies in what was mounted at the start."""
+        return early is not None and early.identity() == self._mounted and now.mount.is_relative_to(early.mount)
+
+    def abandon(self) -> None:
+        """Leave the container running on its own, under a name that says that it is not to be swept."""
+        assert self.lifeline is not None
+        self.lifeline.say("keep")
+        # The name, since labels cannot be changed.
+        kept = f"{self.name}-kept"
+        self.engine.api.rename(self.name, kept)
+        self.name = kept
+        self.lifeline.close()
+
+    def end(self) -> None:
+        """Undo what `begin` did, as far as it came."""
+        try:
+            if self._created:
+                self._remove_container()
+        finally:
+            self._created = self._running = False
+            if self.lifeline is not None:
+                self.lifeline.close()
+                self.lifeline = None
+            self.transport.remove()
+
+    def _remove_container(self) -> None:
+        """See that the container and its volume are gone, and warn of what will not go."""
+        try:
+            if self.lifeline is not None and self._running:
+                self.lifeline.let_go()
+                if self.lifeline.wait_ended(END_TIMEOUT) and self.engine.wait_removed(self.name, END_TIMEOUT):
+                    return
+            self.engine.remove(self.name)
+            if self.engine.wait_removed(self.name, REMOVAL_TIMEOUT):
+                return
+            reason = f"it is still there after {REMOVAL_TIMEOUT} s"
+        except OSError as error:  # docker-py's errors are requests' errors, and those are OSErrors
+            reason = str(error)
+        message = f"{self.name} is left on the host engine: {reason}. Remove it: docker rm -fv {self.name}"
+        warnings.warn(message, DindWarning, stacklevel=2)
