@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from . import workers
+from .basetemp import early_base_temp
 from .errors import SettingsError
-from .options import resolve
-from .session import Session, early_base_temp, shows_only
+from .options import resolve, shows_only
+from .session import Session
 
 _SESSION = pytest.StashKey[Session]()
 

@@ -11,6 +11,9 @@ from . import checks
 from .errors import SettingsError
 from .settings import OPTIONS, Option, Settings
 
+#: With these pytest shows something and runs no test.
+_SHOWS = ("help", "version", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow")
+
 
 def add_options(parser: pytest.Parser) -> None:
     """Declare `--dind`, and each option with its ini value."""
@@ -101,3 +104,23 @@ def _beside_the_ini_file(config: pytest.Config, option: Option, said: Any) -> An
     folder = config.inipath.parent
     paths = [str(folder / os.path.expanduser(part)) for part in ([said] if isinstance(said, str) else said)]  # noqa: PTH111 (raises nothing without a home)
     return paths if option.many else paths[0]
+
+
+def shows_only(options: Any) -> bool:
+    """Whether pytest was asked to show something, and not even to collect tests for their own sake."""
+    return any(getattr(options, name, None) for name in _SHOWS)
+
+
+def marked(item: pytest.Item, settings: Settings) -> Settings:
+    """Return settings as a test's markers change them; the nearest marker wins.
+
+    :raises SettingsError: a marker cannot be used; the message names the test.
+    """
+    for marker in reversed(list(item.iter_markers("dind"))):
+        where = f"{item.nodeid}, @pytest.mark.dind"
+        if marker.args:
+            raise SettingsError(
+                where, marker.args[0], "is not named; the marker takes keywords only, such as memory='2g'"
+            )
+        settings = settings.changed(where, **marker.kwargs)
+    return settings

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from . import report, workers
+from .basetemp import base_temp_of
 from .container import BaseTemp
 from .daemon import Daemon
-from .errors import DindError, EngineRefusedError, HostEngineError, ImageNotFoundError, SettingsError
+from .errors import DindError, EngineRefusedError, HostEngineError, ImageNotFoundError
+from .options import marked, shows_only
 from .runtime import Runtime
 from .settings import Settings
 from .sweep import Swept, sweep, sweep_run
@@ -25,6 +23,10 @@ _HOPELESS = (EngineRefusedError, HostEngineError, ImageNotFoundError)
 
 #: Asking for one of these is using the session daemon.
 SESSION_FIXTURES = frozenset({"dind_daemon", "dind_client", "dind_env", "dind_environ", "dind_clean"})
+
+
+#: Whether a test has failed in any of its phases so far.
+_FAILED = pytest.StashKey[bool]()
 
 
 class Session:
@@ -48,7 +50,7 @@ class Session:
     def runtime(self) -> Runtime:
         """What this process owns; made when first needed, since base temp is known late."""
         if self._runtime is None:
-            self._runtime = self._new_runtime(_base_temp(self.config))
+            self._runtime = self._new_runtime(base_temp_of(self.config))
         return self._runtime
 
     def _new_runtime(self, base_temp: BaseTemp | None) -> Runtime:
@@ -161,7 +163,7 @@ class Session:
         """Have the worker's daemon in os.environ; where that was done early, say what was not known then."""
         if self._early_error is not None:
             raise self._early_error
-        base_temp = _base_temp(self.config)
+        base_temp = base_temp_of(self.config)
         if not self.runtime.environ_entered:
             self.runtime.enter_environ(self.settings[0])
         elif base_temp is not None:
@@ -261,61 +263,3 @@ class Session:
         if terminalreporter.verbosity >= 0:
             for line in report.summary(self.news, self._left):
                 terminalreporter.write_line(line)
-
-
-_FAILED = pytest.StashKey[bool]()
-
-#: With these pytest shows something and runs no test.
-_SHOWS = ("help", "version", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow")
-
-
-def shows_only(options: Any) -> bool:
-    """Whether pytest was asked to show something, and not even to collect tests for their own sake."""
-    return any(getattr(options, name, None) for name in _SHOWS)
-
-
-def marked(item: pytest.Item, settings: Settings) -> Settings:
-    """Return settings as a test's markers change them; the nearest marker wins.
-
-    :raises SettingsError: a marker cannot be used; the message names the test.
-    """
-    for marker in reversed(list(item.iter_markers("dind"))):
-        where = f"{item.nodeid}, @pytest.mark.dind"
-        if marker.args:
-            raise SettingsError(
-                where, marker.args[0], "is not named; the marker takes keywords only, such as memory='2g'"
-            )
-        settings = settings.changed(where, **marker.kwargs)
-    return settings
-
-
-def _base_temp(config: pytest.Config) -> BaseTemp | None:
-    """Return the base temp directory of a configured pytest; None where its plugin is turned off."""
-    # No public way leads here from a hook; xdist takes the same one.
-    factory = getattr(config, "_tmp_path_factory", None)
-    if factory is None:
-        return None
-    own = factory.getbasetemp()
-    # Workers share what tests put above their own, as xdist's documentation tells them to.
-    return BaseTemp(own.parent if hasattr(config, "workerinput") else own, own)
-
-
-def early_base_temp(namespace: Any) -> BaseTemp:
-    """Return a directory that base temp will be in, before pytest has made it: this user's, or what was given."""
-    given = getattr(namespace, "basetemp", None)
-    if given:
-        mount = Path(os.path.abspath(given))  # noqa: PTH100 (as pytest does it)
-    else:
-        root = os.environ.get("PYTEST_DEBUG_TEMPROOT") or tempfile.gettempdir()
-        mount = Path(root).resolve() / f"pytest-of-{_user_name()}"
-    # pytest makes a given one anew later; see Daemon.settle.
-    mount.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return BaseTemp(mount, None)
-
-
-def _user_name() -> str:
-    """The user's name as pytest writes it; a number without a name is common in CI containers."""
-    try:
-        return getpass.getuser()
-    except (ImportError, KeyError, OSError):
-        return "unknown"

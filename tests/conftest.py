@@ -18,7 +18,7 @@ from pytest_dind.labels import HOST
 pytest_plugins = ["pytester"]
 
 #: A slow machine gets this long for what takes a fast one a tenth of a second.
-PATIENCE = 60.0
+PATIENCE = float(os.environ.get("PYTEST_DIND_TEST_PATIENCE", "60"))
 
 
 @pytest.fixture(scope="session")

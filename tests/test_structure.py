@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 NAMES = {path.stem for path in MODULES}
 
 #: The modules that may import pytest; all others work in a plain script.
-KNOW_PYTEST = {"early", "options", "plugin", "session", "workers"}
+KNOW_PYTEST = {"basetemp", "early", "options", "plugin", "session", "workers"}
 
 MOST_LINES = 260
 #: Longer than that, and why.

@@ -1,0 +1,110 @@
+"""What the set-up asks of the Docker engine. Through the SDK: a machine with an engine need not have a client."""  # noqa: INP001
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import docker
+from docker.errors import DockerException, ImageNotFound
+
+#: Seconds. A registry that cannot be reached is to be known soon; the engine itself would try for minutes.
+REGISTRY_PATIENCE = 15
+#: Seconds for everything else: a busy engine may take its time over a big image.
+PATIENCE = 300
+
+
+def ping(_: docker.DockerClient, __: argparse.Namespace) -> None:
+    """Fail unless an engine answers; making the client has asked it for its version."""
+
+
+def have(client: docker.DockerClient, args: argparse.Namespace) -> None:
+    """Fail unless the engine has the image."""
+    client.images.get(args.image)
+
+
+def pull(client: docker.DockerClient, args: argparse.Namespace) -> None:
+    """Pull an image; fail soon when no registry can be reached."""
+    docker.from_env(timeout=REGISTRY_PATIENCE).images.get_registry_data(args.image)
+    repository, _, tag = args.image.partition(":")
+    client.images.pull(repository, tag=tag or "latest")
+
+
+def adopt(client: docker.DockerClient, args: argparse.Namespace) -> None:
+    """Make an image of the root file system that comes as a tar on standard input."""
+    repository, _, tag = args.image.partition(":")
+    client.api.import_image_from_data(_blocks(sys.stdin.buffer), repository=repository, tag=tag, changes=args.change)
+    client.images.get(args.image)  # the engine reports a failed import in a text that the SDK does not read
+
+
+def build(client: docker.DockerClient, args: argparse.Namespace) -> None:
+    """Build a folder with a Dockerfile; the image that had the name before is removed."""
+    try:
+        before = client.images.get(args.image).id
+    except ImageNotFound:
+        before = None
+    arguments = dict(pair.split("=", 1) for pair in args.build_arg)
+    image, _ = client.images.build(path=str(args.context), tag=args.image, buildargs=arguments, rm=True, forcerm=True)
+    if before not in {None, image.id}:
+        client.images.remove(before)
+
+
+def ids(client: docker.DockerClient, args: argparse.Namespace) -> None:
+    """Print the ids of images."""
+    for image in args.images:
+        sys.stdout.write(f"{client.images.get(image).id}\n")
+
+
+def save(client: docker.DockerClient, args: argparse.Namespace) -> None:
+    """Write images to standard output as one tar; what they share is in it once, which the SDK's own `save` cannot."""
+    url = f"{client.api.base_url}/v{client.api.api_version}/images/get"
+    with client.api.get(url, params={"names": args.images}, stream=True) as answer:
+        answer.raise_for_status()
+        shutil.copyfileobj(answer.raw, sys.stdout.buffer, 1 << 20)
+
+
+def left(client: docker.DockerClient, _: argparse.Namespace) -> None:
+    """Show the containers that the plugin has on the engine."""
+    containers = client.containers.list(all=True, filters={"label": "pytest-dind"})
+    names = ", ".join(str(container.name) for container in containers)
+    sys.stdout.write(f"containers with the label pytest-dind on the engine: {names or 'none'}\n")
+
+
+def _blocks(stream: BinaryIO) -> Iterator[bytes]:
+    while block := stream.read(1 << 20):
+        yield block
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    for command in (ping, have, pull, adopt, build, ids, save, left):
+        sub = commands.add_parser(command.__name__, help=command.__doc__)
+        sub.set_defaults(command=command)
+        if command in {have, pull, adopt, build}:
+            sub.add_argument("image")
+        if command in {ids, save}:
+            sub.add_argument("images", nargs="+")
+        if command is adopt:
+            sub.add_argument("--change", action="append", default=[])
+        if command is build:
+            sub.add_argument("context", type=Path)
+            sub.add_argument("--build-arg", action="append", default=[])
+    return parser
+
+
+def main() -> int:
+    """Run one command; one line on standard error says why it failed."""
+    args = _parser().parse_args()
+    try:
+        args.command(docker.from_env(timeout=5 if args.command is ping else PATIENCE), args)
+    except (DockerException, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

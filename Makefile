@@ -1,0 +1,38 @@
+# Every target that needs something sets it up itself; the second time that takes seconds.
+
+SHELL = /bin/sh
+PYTHON_IN_VENV = .venv/bin/python
+WITH_IMAGES = . ./.venv/dind.env &&
+
+.PHONY: help demo test test-vm lint bench clean
+
+help:  ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-9s%s\n", $$1, $$2 }' Makefile
+
+demo:  ## Run examples/ on two workers, each with a Docker of its own, and show what is left: nothing
+	.ci/setup
+	$(WITH_IMAGES) $(PYTHON_IN_VENV) -m pytest --dind -n 2 -v examples/
+	@$(PYTHON_IN_VENV) .ci/docker_api.py left
+
+test:  ## Run the suite twice, without xdist and with it, on every engine that this machine can make
+	.ci/setup --matrix
+	$(WITH_IMAGES) $(PYTHON_IN_VENV) -m pytest -p no:xdist
+	$(WITH_IMAGES) $(PYTHON_IN_VENV) -m pytest -n 2
+
+test-vm:  ## Run the heart of the suite in a virtual machine: cgroup v2, systemd, AppArmor
+	.ci/setup
+	$(WITH_IMAGES) .ci/vm
+
+lint:  ## Check style and types
+	.ci/venv
+	$(PYTHON_IN_VENV) -m ruff check
+	$(PYTHON_IN_VENV) -m ruff format --check
+	$(PYTHON_IN_VENV) -m mypy --strict pytest_dind tests benchmarks
+
+bench:  ## Measure start-up, image sharing and clean-up
+	.ci/setup
+	$(WITH_IMAGES) $(PYTHON_IN_VENV) -m benchmarks
+
+clean:  ## Remove what the checkout has besides its sources (the cache of trees and images stays)
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
