@@ -455,7 +455,7 @@ def test_a_process_that_pytest_timeout_ends_leaves_nothing(inner: InnerRun) -> N
 @pytest.mark.parametrize(
     "step",
     [
-        "daemon.describe",
+        "life.describe",
         "host.HostEngine.create",
         "host.HostEngine.put",
         "host.HostEngine.attach",
