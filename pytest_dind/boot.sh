@@ -73,10 +73,10 @@ else
 fi
 
 # The lifeline: the owner holds this stream open for as long as the daemon is to live.
-while read -r word rest; do
-    case $word in
+while IFS= read -r line; do
+    case $line in
     keep) wait ;; # outlive the owner, until somebody stops the container
-    own) printf '%s' "$rest" >$state/own ;; # a directory of the owner's; containers may leave root's files in it
+    "own "*) printf '%s' "${line#own }" >$state/own ;; # a directory of the owner's; containers leave root's files there
     esac
 done
 

@@ -18,8 +18,11 @@ _OURS = ("-H", "--host", "-G", "--group", "--containerd", "--config-file", "--tl
          "--tlscert", "--tlskey", "-p", "--pidfile")  # fmt: skip
 _OURS_IN_CONFIG = tuple(name[2:] for name in _OURS if name.startswith("--"))
 
-#: Mounted over these, the daemon would lose its own files, or its entrypoint would delete the machine's.
-_UNMOUNTABLE = ("/", "/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var", "/var/lib/docker", "/var/run")
+#: With one of these mounted, or anything in it, the daemon would lose its own files, or take the machine's for them.
+_ITS_OWN = ("/bin", "/dev", "/proc", "/sbin", "/sys", "/usr/bin", "/usr/local/bin", "/usr/local/sbin", "/usr/sbin",
+            "/var/lib/docker")  # fmt: skip
+#: So it would with one of these as a whole; the image's entrypoint deletes pid files in /run.
+_ITS_OWN_WHOLE = ("/etc", "/lib", "/lib32", "/lib64", "/run", "/usr/lib", "/usr/local/lib", "/var/run")
 
 #: What the engine takes at least.
 LEAST_CPUS = 0.01
@@ -80,13 +83,25 @@ def mount(value: object, where: str) -> Path:
     """A path of this machine that may be mounted into a daemon."""
     path = Path(os.path.abspath(os.path.expanduser(text(str(value), where))))  # noqa: PTH100, PTH111 (keeps links)
     # Also by another way: a link to it, or `//`, which a path may begin with.
-    if not {str(path), os.path.realpath(path)}.isdisjoint(_UNMOUNTABLE):
+    if _is_its_own(path) or _is_its_own(Path(os.path.realpath(path))):
         raise SettingsError(
-            where, str(value), "cannot be mounted into a daemon: it needs its own; give a path below it"
+            where, str(value), "cannot be mounted into a daemon: it needs its own; give another path, or one below it"
         )
+    if "\n" in str(path):
+        raise SettingsError(where, str(value), "has a line end in it, and so cannot be mounted")
     if not path.exists():
         raise SettingsError(where, str(value), "does not exist on this machine")
     return path
+
+
+def _is_its_own(path: Path) -> bool:
+    text = "/" + str(path).lstrip("/")
+    own = (*_ITS_OWN, *_ITS_OWN_WHOLE)
+    return (
+        text in own
+        or any(text.startswith(f"{part}/") for part in _ITS_OWN)
+        or any(part.startswith(text.rstrip("/") + "/") for part in own)
+    )
 
 
 def keep(value: object, where: str) -> str:

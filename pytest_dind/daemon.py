@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ class Daemon:
         self._pid = os.getpid()
         self._client: docker.DockerClient | None = None
         self._env: dict[str, str] = {}
+        self._nested: list[Daemon] = []
+        self._closes_engine = False
         number = next(_numbers)
         name = f"pytest-dind-{owner.worker}-{owner.lease.token}-{number}"
         self._life = Life(name, engine, owner, UnixSocket.named(owner.directory_name(number)))
@@ -81,12 +84,18 @@ class Daemon:
         :raises ImageNotFoundError: its image, or one to preload, is nowhere.
         :raises HostEngineError: no host engine answers.
         """
-        daemon = cls(settings or Settings(), engine or HostEngine.connect(), owner or Owner.of_process(), base_temp)
+        found = engine or HostEngine.connect()
+        daemon = cls(settings or Settings(), found, owner or Owner.of_process(), base_temp)
+        daemon._closes_engine = engine is None
         daemon._begin()
         return daemon
 
     def _begin(self) -> None:
-        self._life.begin(self.settings, self._base_temp, then=self._furnish)
+        try:
+            self._life.begin(self.settings, self._base_temp, then=self._furnish)
+        except BaseException:
+            self._end()
+            raise
 
     def _furnish(self) -> None:
         if self._env:
@@ -116,9 +125,15 @@ class Daemon:
         self._end()
 
     def _end(self) -> None:
-        if self._client is not None:
-            self._client.close()
-        self._life.end()
+        with ExitStack() as stack:  # The last first, and whatever goes wrong with one, the others too.
+            if self._closes_engine:
+                stack.callback(self.engine.close)
+            stack.callback(self._life.end)
+            if self._client is not None:
+                stack.callback(self._client.close)
+            for inner in self._nested:
+                stack.callback(inner.stop)
+            self._nested = []
 
     def settle(self, base_temp: BaseTemp) -> None:
         """Say where base temp is, which was not known at the start; starts anew if the daemon does not see it."""
@@ -256,16 +271,34 @@ class Daemon:
         return images.bring(image, self.engine, self.client)
 
     def put(self, source: Path | str, target: str) -> None:
-        """Copy a file or directory of this machine into the daemon's container, as `target`."""
-        inside.put(self.engine.api, self.name, source, target)
+        """Copy a file or directory of this machine into the daemon's container, as the absolute path `target`.
+
+        :raises DaemonStateError: it has ended, or `target` is no such path.
+        """
+        self._require_running()
+        self.engine.put(self.name, inside.packed(source, target))
 
     def exec(self, argv: list[str]) -> tuple[int, str]:
-        """Run a command in the daemon's container, beside dockerd; return its exit code and output."""
+        """Run a command in the daemon's container, beside dockerd; return its exit code and output.
+
+        :raises DaemonStateError: it has ended.
+        """
+        self._require_running()
         return inside.run(self.engine.api, self.name, argv)
 
     def nest(self, settings: Settings | None = None) -> Daemon:
-        """Start a daemon inside this daemon, which must have the image; stop it before this one."""
-        return Daemon.start(
-            settings or self.settings, engine=HostEngine(self.client, self.host), owner=self._life.owner,
-            base_temp=self._base_temp,
-        )  # fmt: skip
+        """Start a daemon inside this daemon, which must have the image; it ends with this one at the latest.
+
+        :param settings: The same as this one's where nothing is said, but for the host engine's networks and runtimes.
+        """
+        settings = settings or dataclasses.replace(self.settings, network=None, runtime=None)
+        engine = HostEngine(self.client, self.host)
+        inner = Daemon.start(settings, engine=engine, owner=self._life.owner, base_temp=self._base_temp)
+        self._nested.append(inner)
+        return inner
+
+    def _require_running(self) -> None:
+        if self.ended:
+            raise DaemonStateError(
+                f"{self.name} has ended; its next user gets it from restart(), or from the next test"
+            )

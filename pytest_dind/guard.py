@@ -17,11 +17,13 @@ import sys
 import time
 import urllib.parse
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-#: Seconds in which a container may still appear that was asked for before the owner's end.
-PATIENCE = 5.0
+#: Seconds in which a container may still appear that was asked for before the owner's end; a busy engine takes some.
+PATIENCE = 30.0
+#: Seconds that the engine may take for one answer.
+ANSWER_TIMEOUT = 30.0
 
 _open: weakref.WeakSet[Guard] = weakref.WeakSet()
 
@@ -37,11 +39,14 @@ class Guard:
         _open.add(self)
 
     @contextmanager
-    def watching(self, engine_socket: str, container: str, directory: str) -> Iterator[None]:
-        """Have a container and its socket directory removed if this process ends in the meantime."""
+    def watching(self, engine_socket: str, container: str, directory: str) -> Iterator[Callable[[], None]]:
+        """Have a daemon's directory removed if this process ends in the meantime.
+
+        What is yielded is to be called before the container is created; from then on that is removed too.
+        """
         self._tell("begin", engine_socket, container, directory)
         try:
-            yield
+            yield lambda: self._tell("create", engine_socket, container, directory)
         finally:
             self._tell("end", engine_socket, container, directory)
 
@@ -74,16 +79,16 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 def main() -> None:
     """Read what the owner tells until it ends, and remove what it had begun."""
-    begun: dict[str, tuple[str, str]] = {}
+    begun: dict[str, tuple[str, str, str]] = {}
     for line in sys.stdin:
         word, engine_socket, container, directory = json.loads(line)
-        if word == "begin":
-            begun[container] = engine_socket, directory
-        else:
-            begun.pop(container, None)
-    for container, (engine_socket, directory) in begun.items():
-        _remove(engine_socket, container)
+        begun[container] = word, engine_socket, directory
+    left = {name: said for name, said in begun.items() if said[0] != "end"}
+    for _, _, directory in left.values():
         shutil.rmtree(directory, ignore_errors=True)
+    for container, (word, engine_socket, _) in left.items():
+        if word == "create":
+            _remove(engine_socket, container)
 
 
 def _remove(engine_socket: str, container: str) -> None:
@@ -101,6 +106,7 @@ def _remove(engine_socket: str, container: str) -> None:
 def _delete(engine_socket: str, container: str) -> int:
     connection = http.client.HTTPConnection("docker")
     connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(ANSWER_TIMEOUT)
     try:
         connection.sock.connect(engine_socket)
         connection.request("DELETE", f"/containers/{urllib.parse.quote(container)}?force=1&v=1")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from .diagnosis import diagnose
 from .errors import EngineRefusedError, HostEngineError, ImageNotFoundError
 from .labels import OURS
 
@@ -88,23 +90,20 @@ class HostEngine:
             raise ImageNotFoundError(name, f"the host engine says: {error.explanation}") from error
         return answer
 
-    def require_image(self, name: str) -> None:
+    def require_image(self, name: str, check: Callable[[], object] = lambda: None) -> None:
         """Have an image on the host engine: pulled, if it is not there.
 
+        :param check: Called again and again during a pull; what it raises ends that.
         :raises ImageNotFoundError: it is neither there nor can it be pulled.
         """
-        from docker.errors import APIError  # noqa: PLC0415
-
-        if self.image(name) is not None:
-            return
-        try:
-            self.client.images.pull(name)
-        except APIError as error:
-            raise ImageNotFoundError(
-                name,
-                f"the host engine at {self.address} has not got it, and pulling it failed: {error.explanation}. "
-                "Mind the spelling, pull or build it on the host engine, or name another with --dind-image.",
-            ) from error
+        if self.image(name) is None:
+            failure = pull(self.api, name, check)
+            if failure:
+                raise ImageNotFoundError(
+                    name,
+                    f"the host engine at {self.address} has not got it, and pulling it failed: {failure}. "
+                    "Mind the spelling, pull or build it on the host engine, or name another with --dind-image.",
+                )
 
     def save(self, name: str) -> Iterator[bytes]:
         """Stream an image out of the host engine, as `docker save` does."""
@@ -113,43 +112,65 @@ class HostEngine:
 
     # -- containers
 
-    def create(self, name: str, container: Mapping[str, Any]) -> str:
+    def create(self, name: str, container: Mapping[str, Any], check: Callable[[], object] = lambda: None) -> str:
         """Create a container, its image pulled if need be; return its id. `remove` is its undo, also by name.
 
+        :param check: See `require_image`.
         :raises ImageNotFoundError: the engine has not got its image, and cannot pull it.
         :raises EngineRefusedError: it refuses the container.
+        :raises HostEngineError: it no longer answers; so do `put`, `attach` and `start`.
         """
-        from docker.errors import APIError, ImageNotFound  # noqa: PLC0415
+        from docker.errors import ImageNotFound  # noqa: PLC0415
 
-        try:
+        with self._asked_for(name):
             try:
                 answer = self.api.create_container_from_config(container, name)
             except ImageNotFound:
-                self.require_image(container["Image"])
+                self.require_image(container["Image"], check)
                 answer = self.api.create_container_from_config(container, name)
-        except APIError as error:
-            raise _refusal(name, error) from error
         return str(answer["Id"])
 
     def put(self, container: str, archive: bytes) -> None:
         """Unpack a tar file at the root of a container, running or not."""
-        self.api.put_archive(container, "/", archive)
+        with self._asked_for(container):
+            self.api.put_archive(container, "/", archive)
 
     def attach(self, container: str) -> Any:
         """Open the stream to a container's input and output."""
-        return self.api.attach_socket(container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+        with self._asked_for(container):
+            return self.api.attach_socket(container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
 
-    def start(self, container: str, name: str) -> None:
+    def start(self, container: str) -> None:
         """Start a created container.
 
         :raises EngineRefusedError: it cannot be run.
         """
+        with self._asked_for(container):
+            self.api.start(container)
+
+    def rename(self, container: str, name: str) -> None:
+        """Give a container another name."""
+        with self._asked_for(container):
+            self.api.rename(container, name)
+
+    @contextmanager
+    def _asked_for(self, container: str) -> Iterator[None]:
+        """Say in our own errors what goes wrong with a container."""
         from docker.errors import APIError  # noqa: PLC0415
 
         try:
-            self.api.start(container)
+            yield
         except APIError as error:
-            raise _refusal(name, error) from error
+            answer = str(error.explanation or error)
+            known = diagnose(answer)
+            cause, cure = (known.cause, known.cure) if known else ("", "")
+            raise EngineRefusedError(container, answer, cause, cure) from error
+        except OSError as error:
+            raise self.ceased(error) from error
+
+    def ceased(self, error: OSError) -> HostEngineError:
+        """Return the error for an engine that answered before; docker-py's connection errors are OSErrors."""
+        return HostEngineError(f"the Docker engine at {self.address} has ceased to answer: {error}")
 
     def container(self, container: str) -> Mapping[str, Any] | None:
         """Return what the engine knows of a container; None if it is gone."""
@@ -189,13 +210,14 @@ class HostEngine:
     def remove_and_wait(self, container: str) -> None:
         """Remove a container and wait until it is gone, which the engine may have begun by itself."""
         self.remove(container)
-        self.wait_removed(container, ANSWER_TIMEOUT)
+        if not self.wait_removed(container, ANSWER_TIMEOUT):
+            raise EngineRefusedError(container, f"it is still there {ANSWER_TIMEOUT} s after it was to be removed")
 
     def ours(self) -> Iterator[tuple[str, str, Mapping[str, str]]]:
         """List what carries our labels: kind (container, network or volume), name, labels."""
         found = {"label": OURS}
         for container in self.api.containers(all=True, filters=found):
-            yield "container", container["Names"][0].lstrip("/"), container["Labels"]
+            yield "container", listed_name(container), container["Labels"]
         for network in self.api.networks(filters=found):
             yield "network", network["Name"], network["Labels"]
         for volume in self.api.volumes(filters=found)["Volumes"] or []:
@@ -225,9 +247,24 @@ def _root_cause(error: BaseException) -> str:
     return str(error)
 
 
-def _refusal(name: str, error: Any) -> EngineRefusedError:
-    from .diagnosis import diagnose  # noqa: PLC0415
+def listed_name(container: Mapping[str, Any]) -> str:
+    """Return the name of a container in a list; one that is being removed may have none, and goes by its id."""
+    return container["Names"][0].lstrip("/") if container["Names"] else str(container["Id"][:12])
 
-    answer = str(error.explanation or error)
-    known = diagnose(answer)
-    return EngineRefusedError(name, answer, known.cause if known else "", known.cure if known else "")
+
+def pull(api: Any, name: str, check: Callable[[], object] = lambda: None) -> str:
+    """Pull an image; return why that failed, or an empty text.
+
+    :param check: Called for every line of progress; what it raises ends the pull.
+    """
+    from docker.errors import APIError  # noqa: PLC0415
+
+    try:
+        # Not images.pull, which throws the stream away, and the reason with it.
+        for line in api.pull(name, stream=True, decode=True):
+            check()
+            if "error" in line:
+                return str(line["error"])
+    except APIError as error:
+        return str(error.explanation)
+    return ""

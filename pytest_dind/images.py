@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import ImageNotFoundError
-from .host import HostEngine
+from .host import HostEngine, pull
 
 if TYPE_CHECKING:
     import docker
@@ -27,28 +27,28 @@ def bring(name: str, engine: HostEngine, client: docker.DockerClient) -> str:
         for line in api.load_image(engine.save(name)):
             if "error" in line:
                 raise ImageNotFoundError(name, f"the daemon cannot load it: {line['error']}")
-        present = _inspect(api, name)
+        # A name with a digest does not survive a save; the id does.
+        present = _inspect(api, name) or _inspect(api, wanted["Id"])
     if present is None or not _is_same(present, wanted):
         raise ImageNotFoundError(
-            name, f"the host engine has {wanted['Id']}, the daemon got {present and present['Id']}"
+            name,
+            f"what the host engine streams for it is another image: {wanted['Id']} there, "
+            f"{present['Id'] if present else 'nothing of that name'} in the daemon; pull it anew on the host engine",
         )
     return str(present["Id"])
 
 
 def _pull(name: str, engine: HostEngine, client: docker.DockerClient) -> str:
-    from docker.errors import APIError  # noqa: PLC0415
-
     present = _inspect(client.api, name)
-    if present is not None:
-        return str(present["Id"])
-    try:
-        return str(client.images.pull(name).id)
-    except APIError as error:
+    failure = pull(client.api, name) if present is None else ""
+    present = present or _inspect(client.api, name)
+    if present is None:
         raise ImageNotFoundError(
             name,
-            f"the host engine at {engine.address} has not got it, and pulling it in the daemon failed: "
-            f"{error.explanation}",
-        ) from error
+            f"the host engine at {engine.address} has not got it, and pulling it in the daemon failed: {failure}. "
+            "Mind the spelling, or pull or build it on the host engine.",
+        )
+    return str(present["Id"])
 
 
 def _inspect(api: Any, name: str) -> Mapping[str, Any] | None:
@@ -65,6 +65,12 @@ def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two engines mean the same image.
 
     One with the containerd store calls an image by its manifest and one with a graph driver by its configuration, so
-    their ids differ for the same image; its layers, which are content, then tell.
+    their ids differ for the same image; what it is made of then tells.
     """
-    return bool(one["Id"] == other["Id"] or one["RootFS"].get("Layers") == other["RootFS"].get("Layers") != None)  # noqa: E711
+    return bool(one["Id"] == other["Id"] or (one["Created"] == other["Created"] and _content(one) == _content(other)))
+
+
+def _content(image: Mapping[str, Any]) -> object:
+    config = image.get("Config") or {}
+    said = {key: config.get(key) or None for key in ("Cmd", "Entrypoint", "Env", "Labels", "User", "WorkingDir")}
+    return image["RootFS"].get("Layers"), image["Architecture"], said

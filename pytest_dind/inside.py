@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,10 @@ def run(api: Any, container: str, argv: list[str]) -> tuple[int, str]:
     url = f"{api.base_url}/v{api.api_version}/exec/{execution}/start"
     answer = api.post(url, json={"Detach": False, "Tty": False}, timeout=None)
     answer.raise_for_status()
-    return int(api.exec_inspect(execution)["ExitCode"]), b"".join(_frames(answer.content)).decode(errors="replace")
+    # Its output may end before it does, and what the engine knows of its end comes later still.
+    while (state := api.exec_inspect(execution))["Running"] or state["ExitCode"] is None:
+        time.sleep(0.01)
+    return int(state["ExitCode"]), b"".join(_frames(answer.content)).decode(errors="replace")
 
 
 def _frames(data: bytes) -> Iterator[bytes]:
@@ -58,8 +62,8 @@ def _frames(data: bytes) -> Iterator[bytes]:
         start = end
 
 
-def put(api: Any, container: str, source: Path | str, target: str) -> None:
-    """Copy a file or directory of this machine into a container, as the absolute path `target`."""
+def packed(source: Path | str, target: str) -> bytes:
+    """Return a tar file that brings a file or directory of this machine to the absolute path `target`."""
     path = PurePosixPath(target)
     if not path.is_absolute() or path == path.parent:
         raise DaemonStateError(f"cannot put {source} at {target!r}: give an absolute path below /")
@@ -67,4 +71,4 @@ def put(api: Any, container: str, source: Path | str, target: str) -> None:
     with tarfile.open(fileobj=archive, mode="w") as tar:
         # The folders on the way are made by the archive: the engine wants its root to exist.
         tar.add(source, arcname=str(path.relative_to("/")))
-    api.put_archive(container, "/", archive.getvalue())
+    return archive.getvalue()

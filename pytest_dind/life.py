@@ -72,24 +72,25 @@ class Life:
             raise DaemonStartError(self.name, "it was interrupted")
 
     def _boot(self, settings: Settings, base_temp: BaseTemp | None) -> None:
-        with self.owner.watching(self.engine.address, self.name, str(self.transport.directory)):
+        with self.owner.watching(self.engine.address, self.name, str(self.transport.directory)) as creating:
             self.transport.make()
             self._mounted = base_temp.identity() if base_temp else (0, 0)
             container = describe(settings, self.transport, self.owner.ownership, base_temp)
             begin = time.monotonic()
+            creating()
             self._created = True  # Before, since an answer may be lost; undone in `end`.
             try:
-                identity = self.engine.create(self.name, container)
+                self.engine.create(self.name, container, self.check_interrupted)
             except EngineRefusedError:
                 self._created = False  # The name may be another's.
                 raise
             deadline = time.monotonic() + settings.start_timeout
-            self.engine.put(identity, boot_archive())
-            self.lifeline = Lifeline(self.engine.attach(identity), self.name)
+            self.engine.put(self.name, boot_archive())
+            self.lifeline = Lifeline(self.engine.attach(self.name), self.name)
             self.own(base_temp.own if base_temp else None)
             self.check_interrupted()
             self._running = True
-            self.engine.start(identity, self.name)
+            self.engine.start(self.name)
         self.check_interrupted()
         api_version = self.transport.wait_ready(self.lifeline, deadline)
         self.check_interrupted()
@@ -128,10 +129,11 @@ class Life:
     def abandon(self) -> None:
         """Leave the container running on its own, under a name that says that it is not to be swept."""
         assert self.lifeline is not None
+        self.transport.mark_kept()
         self.lifeline.say("keep")
         # The name, since labels cannot be changed.
         kept = f"{self.name}-kept"
-        self.engine.api.rename(self.name, kept)
+        self.engine.rename(self.name, kept)
         self.name = kept
         self.lifeline.close()
 

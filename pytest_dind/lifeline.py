@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 import weakref
 from collections import deque
 from typing import Any
@@ -55,7 +54,7 @@ class Lifeline:
     def say(self, word: str) -> None:
         """Tell boot.sh a word: `keep`, or `own DIRECTORY`."""
         try:
-            self._socket.sendall(os.fsencode(f"{word}\n"))
+            self._socket.sendall(os.fsencode(word.replace("\n", " ") + "\n"))
         except OSError:  # the container ended meanwhile
             pass
 
@@ -88,12 +87,6 @@ class Lifeline:
             lines = list(self._lines)[max(0, since - self._dropped) :]
             lines += [self._partial] if self._partial else []
         return "".join(line.decode(errors="replace") + "\n" for line in lines)
-
-    def settle(self, timeout: float = 2.0) -> None:
-        """Wait until what an ended container said last has come."""
-        deadline = time.monotonic() + timeout
-        self.wait_ended(timeout)
-        self._reader.join(max(0.0, deadline - time.monotonic()))
 
     def _read(self) -> None:
         try:

@@ -38,13 +38,18 @@ def add_options(parser: pytest.Parser) -> None:
 def is_wanted(config: pytest.Config, namespace: Any = None) -> bool:
     """Whether the run was asked for daemons: `--dind` or ini `dind = true`.
 
-    :raises pytest.UsageError: the ini value is neither.
+    :raises pytest.UsageError: the ini value is neither, or `--dind-environ` was given alone.
     """
-    said = getattr(config.option if namespace is None else namespace, "dind", None)
+    options = config.option if namespace is None else namespace
+    said = getattr(options, "dind", None)
     try:
-        return bool(_ini(config, "dind") if said is None else said)
+        wanted = bool(_ini(config, "dind") if said is None else said)
     except SettingsError as error:
         raise pytest.UsageError(f"pytest-dind: {error}") from error
+    if getattr(options, "dind_environ", None) and not wanted:
+        # Without a word, a suite that is to run on a daemon of its own would run on the user's own Docker.
+        raise pytest.UsageError("pytest-dind: --dind-environ does nothing without --dind; give both, or neither")
+    return wanted
 
 
 def resolve(config: pytest.Config, namespace: Any = None) -> tuple[Settings, ...]:

@@ -6,6 +6,7 @@ import atexit
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,11 +46,13 @@ class Owner:
         """What the labels of everything that it makes say."""
         return Ownership(self.run, self.worker, host_id(), self.lease.label)
 
-    def watching(self, engine_address: str, container: str, directory: str) -> AbstractContextManager[None]:
+    def watching(
+        self, engine_address: str, container: str, directory: str
+    ) -> AbstractContextManager[Callable[[], None]]:
         """Have a container that is being created removed, should this process be killed before it is started."""
         scheme, _, path = engine_address.partition("://")
         if scheme not in ("unix", "http+unix"):
-            return nullcontext()  # The next run's sweep finds it.
+            return nullcontext(lambda: None)  # The next run's sweep finds it.
         with _once:
             if self._guard is None or self._guard_of != os.getpid():
                 # A forked child has closed its copy of its parent's.

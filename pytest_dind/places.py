@@ -67,6 +67,8 @@ def private(path: Path) -> Path:
     :raises DindError: it is a link, another user's, or open to others.
     :raises OSError: it cannot be made.
     """
+    # First, so that nothing is made in another user's directory, as root with that user's HOME would.
+    _refuse_foreign_ancestors(_existing(path.parent).resolve())
     for part in (path.parent, path):
         part.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = part.lstat()
@@ -79,6 +81,10 @@ def private(path: Path) -> Path:
         raise DindError(f"{path} is open to others (mode {mode:04o}, not 0700)")
     _refuse_foreign_ancestors(path.parent.resolve())
     return path
+
+
+def _existing(path: Path) -> Path:
+    return next(part for part in (path, *path.parents) if part.exists())
 
 
 def _refuse_foreign_ancestors(path: Path) -> None:

@@ -116,7 +116,7 @@ def dind_fresh_daemon(
     """A Docker daemon that nobody has used and that this test alone will; `@pytest.mark.dind(…)` says how it is."""
     daemon = _dind_session.start_fresh(request.node, dind_settings)
     yield daemon
-    _dind_session.stop_fresh(request.node, daemon)
+    _dind_session.stop_fresh(daemon)
 
 
 @pytest.fixture

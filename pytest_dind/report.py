@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .daemon import Daemon
-from .host import HostEngine
+from .host import HostEngine, listed_name
 from .settings import Settings
 from .sweep import Swept
 
@@ -42,7 +42,7 @@ def sections(daemon: Daemon, since: int) -> Iterator[tuple[str, str]]:
         containers: Any = client.api.containers(all=True)
         yield f"log: docker ps -a in {daemon.name}", _table(containers)
         for container in containers[:MOST_CONTAINERS]:
-            name = container["Names"][0].lstrip("/") if container["Names"] else container["Id"][:12]
+            name = listed_name(container)
             yield f"log of container {name} in {daemon.name}", _container_log(client.api, container["Id"])
     except OSError as error:  # the test has broken the daemon; docker-py's errors are OSErrors by way of requests'
         yield f"log: docker ps -a in {daemon.name}", f"(the daemon does not answer: {error})\n"
@@ -61,10 +61,7 @@ def _container_log(api: Any, identity: str) -> str:
 
 def _table(containers: Iterable[Mapping[str, Any]]) -> str:
     rows = [("CONTAINER ID", "IMAGE", "COMMAND", "STATUS", "NAMES")]
-    rows += [
-        (one["Id"][:12], one["Image"], one["Command"][:40], one["Status"], ",".join(one["Names"]).lstrip("/"))
-        for one in containers
-    ]
+    rows += [(one["Id"][:12], one["Image"], one["Command"][:40], one["Status"], listed_name(one)) for one in containers]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
@@ -86,7 +83,11 @@ def summary(news: Sequence[Mapping[str, Any]], removed: Swept) -> list[str]:
     lines = []
     if seconds:
         kept = sum("kept" in one for one in news)
-        gone = "all removed with their volumes" if not kept else f"{kept} kept, the others removed with their volumes"
+        gone = "all removed with their volumes" if not kept else f"{kept} kept"
+        if kept and kept < len(seconds):
+            gone += ", the others removed with their volumes"
+        if removed.failed:
+            gone = "not all could be removed"
         times = f"median {statistics.median(seconds):.2f} s, max {max(seconds):.2f} s"
         lines.append(f"dind: {len(seconds)} daemon{'s' * (len(seconds) > 1)} started ({times}); {gone}")
     if removed.removed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +28,7 @@ class Runtime:
         self.news: list[dict[str, Any]] = []
         self.session: Daemon | None = None
         self.daemons: list[Daemon] = []
+        self._failed: list[Daemon] = []
         self._session_settings: Settings | None = None
         self._wanted: tuple[str, ...] = ()
         self._missing: dict[str, ImageNotFoundError] = {}
@@ -79,9 +81,9 @@ class Runtime:
     def want(self, images: Iterable[str]) -> None:
         """Have images in the session daemon: now, or from its start."""
         for image in images:
+            if self.session is not None:
+                self.session.load(image)  # Two questions, if it is there; an earlier test may have removed it.
             if image not in self._wanted:
-                if self.session is not None:
-                    self.session.load(image)
                 self._wanted += (image,)
 
     def require(self, images: Iterable[str]) -> None:
@@ -93,13 +95,12 @@ class Runtime:
             if image in self._missing:
                 raise self._missing.pop(image)
 
-    def mend(self, broken_by: str, *, thorough: bool) -> str:
+    def mend(self, broken_by: str) -> str:
         """Replace the session daemon if a test has broken it; return what to say of it, or an empty text.
 
         :param broken_by: The test that used it last.
-        :param thorough: Ask it whether it serves (1 ms), and not only whether its container has ended.
         """
-        if self.session is None or not (self.session.ended or (thorough and not self.session.alive)):
+        if self.session is None or self.session.alive:
             return ""
         daemon = self.session
         preload = tuple(dict.fromkeys((*daemon.settings.preload, *self._wanted)))
@@ -119,41 +120,38 @@ class Runtime:
     def start(self, settings: Settings) -> Daemon:
         """Start a daemon that lives until `stop`, at the longest until `close`."""
         daemon = Daemon.start(settings, engine=self.engine, owner=self.owner, base_temp=self.base_temp)
-        self.news.append({"started": daemon.name, "seconds": daemon.start_seconds})
         self.daemons.append(daemon)
+        self.news.append({"started": daemon.name, "seconds": daemon.start_seconds})
         self.has_started = True
         return daemon
 
-    def stop(self, daemon: Daemon, *, failed: bool = False) -> None:
-        """Stop a daemon, or keep it as its settings say.
+    def blame(self, daemon: Daemon) -> None:
+        """Remember that a test that used a daemon has failed."""
+        self._failed.append(daemon)
 
-        :param failed: Whether a test that used it failed.
-        """
+    def stop(self, daemon: Daemon) -> None:
+        """Stop a daemon, or keep it as its settings say."""
         # Those that their users have stopped themselves need no more.
         self.daemons = [one for one in self.daemons if one is not daemon and not one.stopped]
         if daemon is self.session:
             self.session = self._session_settings = None
-        if daemon.settings.keep == "always" or (daemon.settings.keep == "failed" and failed):
+        if daemon.settings.keep == "always" or (daemon.settings.keep == "failed" and daemon in self._failed):
             daemon.keep()
         # Others may have containers that still write to base temp as users of their own.
         daemon.stop(hand_back=not self.daemons)
         if daemon.kept:
             self.news.append({"kept": daemon.name, "host": daemon.host})
 
-    def stop_all(self, *, failed: bool = False) -> None:
-        """Stop what is left and give the lease up; `os.environ` is as it was before.
-
-        :param failed: Whether a test of this worker failed.
-        """
-        if self._environ is not None:
-            self._environ.undo()
-            self._environ = None
-        try:
-            for daemon in reversed(self.daemons):
-                self.stop(daemon, failed=failed)
-        finally:
+    def stop_all(self) -> None:
+        """Stop what is left and give the lease up; `os.environ` is as it was before."""
+        with ExitStack() as stack:  # Whatever goes wrong with one of them, the others are stopped too.
             if "owner" in self.__dict__:
-                self.__dict__.pop("owner").release()
+                stack.callback(self.__dict__.pop("owner").release)
+            for daemon in self.daemons:
+                stack.callback(self.stop, daemon)
+            if self._environ is not None:
+                self._environ.undo()
+                self._environ = None
 
     def close(self) -> None:
         """Close the connections to the host engine."""

@@ -25,10 +25,6 @@ _HOPELESS = (EngineRefusedError, HostEngineError, ImageNotFoundError)
 SESSION_FIXTURES = frozenset({"dind_daemon", "dind_client", "dind_env", "dind_environ", "dind_clean"})
 
 
-#: Whether a test has failed in any of its phases so far.
-_FAILED = pytest.StashKey[bool]()
-
-
 class Session:
     """One process of a run with daemons: its settings, its runtime, what is to be said of them."""
 
@@ -36,10 +32,8 @@ class Session:
         self.config = config
         self.settings = settings
         self.news: list[dict[str, Any]] = []
-        self._swept = Swept()
         self._left = Swept()
-        self._engine_answered = False
-        self._failed = False
+        self._header: str | None = None
         self._last_user = "the tests before"
         self._positions: dict[str, int] = {}
         self._early_error: DindError | None = None
@@ -80,7 +74,7 @@ class Session:
             self._runtime.close()
 
     def _stop_all(self) -> None:
-        self.runtime.stop_all(failed=self._failed)
+        self.runtime.stop_all()
         self.news += self._take_news()
 
     def _take_news(self) -> list[dict[str, Any]]:
@@ -104,9 +98,9 @@ class Session:
         __tracebackhide__ = True
         return self.start(marked(item, settings))
 
-    def stop_fresh(self, item: pytest.Item, daemon: Daemon) -> None:
+    def stop_fresh(self, daemon: Daemon) -> None:
         """Stop one test's own daemon, or keep it."""
-        self.runtime.stop(daemon, failed=item.stash.get(_FAILED, False))
+        self.runtime.stop(daemon)
 
     def _asked_for(self, settings: Settings, start: Callable[[Settings], Daemon]) -> Daemon:
         __tracebackhide__ = True
@@ -138,7 +132,7 @@ class Session:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """Check the engine, once for all workers, and remove what dead runs left."""
-        known = self._engine_answered or self._early_error is not None
+        known = self._header is not None or self._early_error is not None
         runs = not (self.config.option.collectonly or shows_only(self.config.option))
         if runs and not known and not hasattr(self.config, "workerinput"):
             with self._error_ends_the_run():
@@ -154,10 +148,12 @@ class Session:
 
     def _check_engine(self) -> None:
         engine = self.runtime.engine
-        for settings in self.settings:
-            engine.require_image(engine.image_named(settings.image))
-        self._swept = sweep(engine)
-        self._engine_answered = True
+        try:
+            for settings in self.settings:
+                engine.require_image(engine.image_named(settings.image))
+            self._header = report.header(engine, self.settings, sweep(engine))
+        except OSError as error:  # it answered a moment ago
+            raise engine.ceased(error) from error
 
     def enter_environ(self) -> None:
         """Have the worker's daemon in os.environ; where that was done early, say what was not known then."""
@@ -171,13 +167,11 @@ class Session:
 
     def pytest_report_header(self) -> str | None:
         """Say where daemons are started and from what."""
-        if not self._engine_answered:
-            return None
-        return report.header(self.runtime.engine, self.settings, self._swept)
+        return self._header
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Hear what an ended worker has to say, and remove at once what a killed one left."""
+        """Hear what an ended worker has to say; what a killed one left is removed at the run's end."""
         told = workers.told_by(node)
         self.news += told.get("news", [])
         if "error" in told:
@@ -201,10 +195,10 @@ class Session:
         """Give the test a session daemon that works and has the images that its markers ask for."""
         uses = self._uses_session_daemon(item)
         # With `request` it may ask for the daemon by name.
-        may_use = uses or "request" in getattr(item, "fixturenames", ())
-        said = self.runtime.mend(self._last_user, thorough=may_use)
-        if said:
-            item.add_report_section("setup", "log of pytest-dind", said)
+        if uses or "request" in getattr(item, "fixturenames", ()):
+            said = self.runtime.mend(self._last_user)
+            if said:
+                item.add_report_section("setup", "log of pytest-dind", said)
         if uses:
             self._last_user = item.nodeid
         self._positions = {one.name: one.log_position() for one in self.runtime.daemons}
@@ -231,9 +225,9 @@ class Session:
         """Add sections to a failed report, and what happened to daemons to any."""
         found = yield
         if found.failed:
-            item.stash[_FAILED] = self._failed = True
             for daemon in self.runtime.daemons:
                 if self._was_used(item, daemon) and not daemon.stopped:
+                    self.runtime.blame(daemon)
                     for name, text in report.sections(daemon, self._positions.get(daemon.name, 0)):
                         found.sections.append((f"Captured {name} {found.when}", text))
                         # As pytest's own, also in the reports of later phases: junit-xml is written from the last.
@@ -255,7 +249,7 @@ class Session:
         self._stop_all()
         if hasattr(self.config, "workerinput"):
             workers.tell_controller(self.config, {"news": self.news})
-        elif self._engine_answered:
+        elif self._header is not None:
             self._left = sweep_run(self.runtime.engine, self.runtime.run)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

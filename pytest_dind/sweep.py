@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from .errors import EngineRefusedError
 from .host import HostEngine
 from .labels import Ownership
 from .locks import host_id, is_dead
 from .places import leases_dir, sockets_dir
+from .transport import UnixSocket
 
 
 @dataclass
@@ -26,21 +26,28 @@ class Swept:
         self.removed[kind] = self.removed.get(kind, 0) + 1
 
     def __str__(self) -> str:
-        return ", ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in self.removed.items()).replace(
-            "directorys", "directories"
+        plurals = {"directory": "directories"}
+        return ", ".join(
+            f"{count} {kind if count == 1 else plurals.get(kind, f'{kind}s')}" for kind, count in self.removed.items()
         )
 
 
 def sweep(engine: HostEngine) -> Swept:
-    """Remove what dead owners left: containers with their volumes, networks, volumes, socket directories."""
-    return _remove(engine, _is_leftover)
+    """Remove what dead owners left: containers with their volumes, networks, volumes, socket directories.
+
+    :raises HostEngineError: the engine no longer answers.
+    """
+    try:
+        return _remove(engine, _is_leftover)
+    except OSError as error:  # requests' errors are OSErrors, docker-py's are requests'
+        raise engine.ceased(error) from error
 
 
 def sweep_run(engine: HostEngine, run: str) -> Swept:
     """Remove what killed workers of a run left; those that live still are left alone."""
     try:
         return _remove(engine, lambda ours: ours.run == run and _is_leftover(ours))
-    except OSError as error:  # requests' errors are OSErrors, docker-py's are requests'
+    except OSError as error:
         # The run is over: what its tests found is not to be lost for this.
         failure = f"what is left on the host engine at {engine.address}, which no longer answers ({error}); "
         return Swept(failed=[f"{failure}the next run removes it"])
@@ -60,15 +67,14 @@ def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept
         "volume": engine.api.remove_volume,
     }
     swept = Swept()
-    # Before the engine is asked: a daemon that is kept has its name for that before its owner is dead.
-    directories = list(_dead_directories())
-    kept: set[str] = set()
+    kept = False
     for kind, name, labels in engine.ours():
-        ours = Ownership.read(labels)
-        if name.endswith("-kept"):
-            # Kept on purpose (`--dind-keep`), and its volume, which cannot be removed while it is used, with it.
-            kept.add(name)
+        if kind == "container" and name.endswith("-kept"):
+            kept = (
+                True  # On purpose (`--dind-keep`), and its volume, which cannot be removed while it is used, with it.
+            )
             continue
+        ours = Ownership.read(labels)
         if ours is None or not condemned(ours):
             continue
         try:
@@ -76,22 +82,18 @@ def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept
             swept.add(kind)
         except NotFound:  # another sweep was faster, or it went with its container
             pass
-        except APIError as error:
-            if not kept or kind != "volume":
-                swept.failed.append(f"{kind} {name}: {error.explanation}")
-    for directory, daemon in directories:
-        if not any(name.endswith(f"-{daemon}-kept") for name in kept):
-            shutil.rmtree(directory, ignore_errors=True)
-            swept.add("directory")
+        except (APIError, EngineRefusedError) as error:
+            if not (kept and kind == "volume"):
+                swept.failed.append(f"{kind} {name}: {getattr(error, 'explanation', error)}")
+    for transport in _dead_transports():
+        transport.remove()
+        swept.add("directory")
     return swept
 
 
-def _dead_directories() -> Iterator[tuple[Path, str]]:
-    """Yield the socket directories of dead owners, and what their daemon's name ends with.
-
-    The name HOST-SLOT-TOKEN-NUMBER says whose they were.
-    """
+def _dead_transports() -> Iterator[UnixSocket]:
+    """Yield the socket directories of dead owners; the name HOST-SLOT-TOKEN-NUMBER says whose they were."""
     for directory in sockets_dir().glob(f"{host_id()}-*-*-*"):
-        _, slot, token, number = directory.name.split("-")
-        if is_dead(f"{leases_dir() / slot}.lock#{token}"):
-            yield directory, f"{token}-{number}"
+        _, slot, token, _ = directory.name.split("-")
+        if is_dead(f"{leases_dir() / slot}.lock#{token}") and not UnixSocket(directory).is_kept:
+            yield UnixSocket(directory)

@@ -32,7 +32,8 @@ class UnixSocket:
 
     def make(self) -> None:
         """Make the directory, as it is for a daemon that has not started yet; `remove` is its undo."""
-        self.config.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self.directory, self.config):
+            directory.mkdir(mode=0o700, exist_ok=True)
         # Plugins such as compose may be installed for the user only; nothing else of the user's is taken over.
         plugins = Path(os.path.expanduser("~/.docker/cli-plugins"))  # noqa: PTH111 (raises nothing without a home)
         config = {"cliPluginsExtraDirs": [str(plugins)]} if plugins.is_dir() else {}
@@ -41,6 +42,18 @@ class UnixSocket:
     def remove(self) -> None:
         """Remove the directory; no error when it is gone, which boot.sh sees to when the owner was killed."""
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def mark_kept(self) -> None:
+        """Have the sweep leave the directory alone for as long as somebody serves there."""
+        (self.directory / "kept").touch()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a daemon that was kept on purpose serves here."""
+        if not (self.directory / "kept").exists():
+            return False
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(self.path)) == 0
 
     @property
     def path(self) -> Path:
