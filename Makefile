@@ -2,6 +2,8 @@
 
 SHELL = /bin/sh
 PYTHON_IN_VENV = .venv/bin/python
+PYTEST = $(PYTHON_IN_VENV) -m pytest
+SCRIPTS = .ci/common .ci/engine .ci/images .ci/run .ci/setup .ci/venv .ci/vm .ci/vm-base .ci/guest/heart .ci/guest/load
 WITH_IMAGES = . ./.venv/dind.env &&
 
 .PHONY: help demo test test-vm lint bench clean
@@ -11,13 +13,14 @@ help:  ## Show the targets
 
 demo:  ## Run examples/ on two workers, each with a Docker of its own, and show what is left: nothing
 	.ci/setup
-	$(WITH_IMAGES) $(PYTHON_IN_VENV) -m pytest --dind -n 2 -v examples/
-	@$(PYTHON_IN_VENV) .ci/docker_api.py left
+	$(WITH_IMAGES) $(PYTHON_IN_VENV) .ci/docker_api.py left $(PYTEST) --dind -n 2 -v examples/
 
 test:  ## Run the suite twice, without xdist and with it, on every engine that this machine can make
 	.ci/setup --matrix
-	$(WITH_IMAGES) $(PYTHON_IN_VENV) -m pytest -p no:xdist
-	$(WITH_IMAGES) $(PYTHON_IN_VENV) -m pytest -n 2
+	$(WITH_IMAGES) { failed=0; \
+		$(PYTEST) --durations=15 -p no:xdist || failed=1; \
+		$(PYTEST) --durations=15 -n 2 || failed=1; \
+		exit $$failed; }
 
 test-vm:  ## Run the heart of the suite in a virtual machine: cgroup v2, systemd, AppArmor
 	.ci/setup
@@ -28,6 +31,8 @@ lint:  ## Check style and types
 	$(PYTHON_IN_VENV) -m ruff check
 	$(PYTHON_IN_VENV) -m ruff format --check
 	$(PYTHON_IN_VENV) -m mypy --strict pytest_dind tests benchmarks
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x $(SCRIPTS); \
+		else echo 'The shell scripts are not checked: there is no shellcheck here.'; fi
 
 bench:  ## Measure start-up, image sharing and clean-up
 	.ci/setup

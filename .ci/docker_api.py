@@ -2,6 +2,8 @@
 
 import argparse
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,10 @@ from typing import BinaryIO
 
 import docker
 from docker.errors import DockerException, ImageNotFound
+
+from pytest_dind.labels import OURS, Ownership
+from pytest_dind.locks import host_id, is_dead
+from pytest_dind.places import leases_dir, sockets_dir
 
 #: Seconds. A registry that cannot be reached is to be known soon; the engine itself would try for minutes.
 REGISTRY_PATIENCE = 15
@@ -51,6 +57,15 @@ def build(client: docker.DockerClient, args: argparse.Namespace) -> None:
         client.images.remove(before)
 
 
+def tags(client: docker.DockerClient, args: argparse.Namespace) -> None:
+    """Print the tags that a repository has on the engine."""
+    for image in client.images.list(args.image):
+        for name in image.tags:
+            repository, _, tag = name.rpartition(":")
+            if repository == args.image:  # and not another name of the same image
+                sys.stdout.write(f"{tag}\n")
+
+
 def ids(client: docker.DockerClient, args: argparse.Namespace) -> None:
     """Print the ids of images."""
     for image in args.images:
@@ -65,11 +80,40 @@ def save(client: docker.DockerClient, args: argparse.Namespace) -> None:
         shutil.copyfileobj(answer.raw, sys.stdout.buffer, 1 << 20)
 
 
-def left(client: docker.DockerClient, _: argparse.Namespace) -> None:
-    """Show the containers that the plugin has on the engine."""
-    containers = client.containers.list(all=True, filters={"label": "pytest-dind"})
-    names = ", ".join(str(container.name) for container in containers)
-    sys.stdout.write(f"containers with the label pytest-dind on the engine: {names or 'none'}\n")
+def left(client: docker.DockerClient, args: argparse.Namespace) -> int:
+    """Run a command, then show what there is of the plugin; fail if the command failed or left some of it."""
+    before = dict(_ours(client))
+    # Ctrl-C goes to the command as well, and that has things to put away. (A handler: to ignore it would be inherited.)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    status = subprocess.run(args.argv, check=False).returncode  # noqa: S603 (what the Makefile says)
+    after = dict(_ours(client))
+    # What has an owner that lives belongs to another run: this one has ended.
+    remains = [thing for thing, ownerless in after.items() if ownerless and thing not in before]
+    others = [thing for thing in after if thing not in remains]
+    kinds = "Containers, networks and volumes on the engine, and socket directories"
+    sys.stdout.write(f"{kinds} that this has left: {', '.join(remains) or 'none'}.\n")
+    if others:
+        sys.stdout.write(f"Those of other runs: {', '.join(others)}.\n")
+    return status or int(bool(remains))
+
+
+def _ours(client: docker.DockerClient) -> Iterator[tuple[str, bool]]:
+    """Yield what there is of the plugin, and whether its owner is dead."""
+    filters = {"label": OURS}
+    for container in client.api.containers(all=True, filters=filters):
+        yield f"container {container['Names'][0].lstrip('/')}", _is_ownerless(container["Labels"])
+    for network in client.api.networks(filters=filters):
+        yield f"network {network['Name']}", _is_ownerless(network["Labels"])
+    for volume in client.api.volumes(filters=filters)["Volumes"] or []:
+        yield f"volume {volume['Name']}", _is_ownerless(volume["Labels"])
+    for directory in sockets_dir().glob(f"{host_id()}-*-*-*"):
+        _, slot, token, _ = directory.name.split("-")
+        yield f"directory {directory}", is_dead(f"{leases_dir() / slot}.lock#{token}")
+
+
+def _is_ownerless(labels: dict[str, str]) -> bool:
+    ours = Ownership.read(labels)
+    return ours is not None and ours.host == host_id() and is_dead(ours.lease)
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:
@@ -80,13 +124,15 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for command in (ping, have, pull, adopt, build, ids, save, left):
+    for command in (ping, have, pull, adopt, build, tags, ids, save, left):
         sub = commands.add_parser(command.__name__, help=command.__doc__)
         sub.set_defaults(command=command)
-        if command in {have, pull, adopt, build}:
+        if command in {have, pull, adopt, build, tags}:
             sub.add_argument("image")
         if command in {ids, save}:
             sub.add_argument("images", nargs="+")
+        if command is left:
+            sub.add_argument("argv", nargs=argparse.REMAINDER)
         if command is adopt:
             sub.add_argument("--change", action="append", default=[])
         if command is build:
@@ -99,11 +145,10 @@ def main() -> int:
     """Run one command; one line on standard error says why it failed."""
     args = _parser().parse_args()
     try:
-        args.command(docker.from_env(timeout=5 if args.command is ping else PATIENCE), args)
+        return args.command(docker.from_env(timeout=5 if args.command is ping else PATIENCE), args) or 0
     except (DockerException, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    return 0
 
 
 if __name__ == "__main__":
