@@ -6,31 +6,78 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
 
 from pytest_dind import Daemon, Settings
-from pytest_dind.labels import HOST
+from pytest_dind.host import HostEngine
+from pytest_dind.labels import HOST, LEASE
+from pytest_dind.owner import Owner
+from pytest_dind.places import sockets_dir
 
 pytest_plugins = ["pytester"]
 
 #: A slow machine gets this long for what takes a fast one a tenth of a second.
 PATIENCE = float(os.environ.get("PYTEST_DIND_TEST_PATIENCE", "60"))
+#: Where this is set, every test can run, and one that is skipped has failed.
+NO_SKIP = bool(os.environ.get("PYTEST_DIND_TEST_NO_SKIP"))
+
+#: The image of the daemons under test.
+IMAGE = os.environ.get("PYTEST_DIND_IMAGE") or "docker:dind"
+#: docker:dind, or what stands in for it where no registry is reached.
+OFFICIAL = os.environ.get("PYTEST_DIND_OFFICIAL_IMAGE") or "docker:dind"
+#: A small image with a shell, on the host engine.
+BUSYBOX = os.environ.get("PYTEST_DIND_TEST_IMAGE") or "busybox:latest"
+#: Images of further engines, older and newer.
+MATRIX = os.environ.get("PYTEST_DIND_MATRIX", "").replace(",", " ").split()
+
+#: What a container says of its own memory limit: cgroup v1, then v2.
+SHOW_LIMIT = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
+
+
+# -- a skip is a failure, where it is asked for
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} does not run here, and PYTEST_DIND_TEST_NO_SKIP is set: {reason}"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+# -- what there is to test on
 
 
 @pytest.fixture(scope="session")
 def image() -> str:
     """The image of the daemons under test."""
-    return os.environ.get("PYTEST_DIND_IMAGE", "docker:dind")
+    return IMAGE
 
 
 @pytest.fixture(scope="session")
 def busybox() -> str:
     """A small image with a shell, on the host engine."""
-    return os.environ.get("PYTEST_DIND_TEST_IMAGE", "busybox:latest")
+    return BUSYBOX
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +86,34 @@ def host() -> Iterator[docker.DockerClient]:
     client = docker.from_env()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def host_socket() -> Path:
+    """The unix socket of the host engine, wherever DOCKER_HOST or a docker context says it is."""
+    engine = HostEngine.connect()
+    engine.close()
+    scheme, _, path = engine.address.partition("://")
+    if scheme not in ("unix", "http+unix"):
+        pytest.skip(f"the host engine is at {engine.address}, and this test is about its unix socket")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def version_of(host: docker.DockerClient) -> Callable[[str], str]:
+    """A callable that asks the dockerd of an image for its version; skips where there is no such image."""
+    known: dict[str, str] = {}
+
+    def version_of(image: str) -> str:
+        if image not in known:
+            if image not in [tag for one in host.images.list() for tag in one.tags]:
+                pytest.skip(f"the host engine has no image {image}")
+            printed: bytes = host.containers.run(image, entrypoint=["dockerd", "--version"], remove=True)
+            # Docker version 26.1.5+dfsg1, build 411e817
+            known[image] = printed.decode().split()[2].rstrip(",")
+        return known[image]
+
+    return version_of
 
 
 @pytest.fixture(scope="session")
@@ -81,19 +156,26 @@ class InnerRun:
             for one in self._host.containers.list(all=True, filters={"label": self.label}, ignore_removed=True)
         ]
 
-    def left(self) -> list[str]:
-        """What of this run is on this machine now."""
-        if not (self._leases / "id").exists():
-            return []  # It never came to a daemon.
-        found = {"label": self.label}
-        names = [one["Names"][0] for one in self._host.api.containers(all=True, filters=found)]
-        names += [one["Name"] for one in self._host.api.networks(filters=found)]
-        names += [one["Name"] for one in self._host.api.volumes(filters=found)["Volumes"] or []]
-        return names + [str(path) for path in (self._sockets.iterdir() if self._sockets.exists() else [])]
+    def left(self, *, none_started: bool = False) -> list[str]:
+        """What of this run is on this machine now.
 
-    def wait_until_nothing_is_left(self) -> None:
-        """Wait until nothing of this run is on this machine; fail with what still is."""
-        wait_until(lambda: not self.left(), lambda: f"still there: {self.left()}")
+        :param none_started: It may be that no run came as far as to mark what it makes; else that is an error here.
+        """
+        names = [str(path) for path in (self._sockets.iterdir() if self._sockets.exists() else [])]
+        if not (self._leases / "id").exists():
+            assert none_started, f"no run has made {self._leases / 'id'}, so what it left could not be found"
+            return names
+        found = {"label": self.label}
+        names += [one["Names"][0] for one in self._host.api.containers(all=True, filters=found)]
+        names += [one["Name"] for one in self._host.api.networks(filters=found)]
+        return names + [one["Name"] for one in self._host.api.volumes(filters=found)["Volumes"] or []]
+
+    def wait_until_nothing_is_left(self, *, none_started: bool = False, after: str = "") -> None:
+        """Wait until nothing of this run is on this machine; fail with what still is, and after what."""
+        wait_until(
+            lambda: not self.left(none_started=none_started),
+            lambda: f"still there: {self.left(none_started=none_started)} {after}",
+        )
 
 
 @pytest.fixture
@@ -108,7 +190,67 @@ def inner(
         monkeypatch.delenv(name)
     run = InnerRun(pytester, host, short_tmp)
     yield run
-    run.wait_until_nothing_is_left()
+    run.wait_until_nothing_is_left(none_started=True)
+
+
+def usage_error(result: pytest.RunResult, *texts: str) -> None:
+    """The run ended with exit 4 and one message that says all of `texts`, and no traceback."""
+    output = f"{result.stdout}\n{result.stderr}"
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, output
+    assert output.count("pytest-dind: ") == 1, output
+    message = " ".join(output[output.index("pytest-dind: ") :].split())
+    for text in texts:
+        assert " ".join(text.split()) in message, output
+    assert "Traceback" not in output
+    assert "INTERNALERROR" not in output
+
+
+# -- what daemons of this very process have on this machine
+
+
+def remains(host: docker.DockerClient) -> set[str]:
+    """What is there now: containers, networks and volumes on the host engine, and socket directories."""
+    owner = Owner.of_process()
+    ours = {"label": f"{LEASE}={owner.lease.label}"}
+    api: Any = host.api
+    names = [one["Names"][0].lstrip("/") for one in api.containers(all=True, filters=ours)]
+    names += [one["Name"] for one in api.networks(filters=ours)]
+    names += [one["Name"] for one in api.volumes(filters=ours)["Volumes"] or []]
+    return {*names, *map(str, sockets_dir().glob(owner.directory_name(0)[:-1] + "*"))}
+
+
+@contextmanager
+def nothing_new_remains(host: docker.DockerClient) -> Iterator[None]:
+    """Fail when the block leaves anything that was not there before."""
+    before = remains(host)
+    yield
+    wait_until(lambda: remains(host) <= before, lambda: f"still there: {remains(host) - before}")
+
+
+@pytest.fixture
+def nothing_is_left(host: docker.DockerClient) -> Iterator[None]:
+    """Fail when the test leaves anything of a daemon of this process."""
+    with nothing_new_remains(host):
+        yield
+
+
+# -- patience
+
+
+def fetch(address: tuple[str, int]) -> str:
+    """Fetch the page at an address, as soon as somebody serves there."""
+    answers: list[str] = []
+
+    def answered() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/", timeout=5) as answer:
+                answers.append(answer.read().decode())
+        except OSError:  # not yet
+            return False
+        return True
+
+    wait_until(answered, lambda: f"nobody answers at {address}")
+    return answers[0]
 
 
 def wait_until(condition: Callable[[], object], otherwise: Callable[[], str], patience: float = PATIENCE) -> None:

@@ -11,8 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,17 +25,10 @@ from pytest_dind.environment import MISLEADING
 from pytest_dind.host import HostEngine
 from pytest_dind.labels import OURS
 
-from .conftest import wait_until
-from .remains import nothing_new_remains
+from .conftest import SHOW_LIMIT, fetch, wait_until
+from .processes import is_running
 
-#: What a container says of its own memory limit: cgroup v1, then v2.
-SHOW_LIMIT = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left(host: docker.DockerClient) -> Iterator[None]:
-    with nothing_new_remains(host):
-        yield
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 @pytest.fixture
@@ -68,22 +59,6 @@ def server(shared: Daemon, busybox: str) -> Iterator[Container]:
     container = shared.client.containers.run(busybox, command, detach=True, ports=ports, init=True)
     yield container
     container.remove(force=True)
-
-
-def get(address: tuple[str, int]) -> str:
-    """Fetch the page at an address, as soon as somebody listens there."""
-    answers: list[str] = []
-
-    def answered() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/", timeout=5) as answer:
-                answers.append(answer.read().decode())
-        except (urllib.error.URLError, ConnectionError):  # not yet
-            return False
-        return True
-
-    wait_until(answered, lambda: f"nobody answers at {address}")
-    return answers[0]
 
 
 # -- its life
@@ -341,7 +316,7 @@ def test_an_image_that_only_the_daemon_has_is_left_as_it_is(own: Daemon, busybox
 
 
 def test_an_image_that_is_nowhere_is_an_error_that_names_it_and_the_places(shared: Daemon) -> None:
-    name = "registry.invalid/not-there:1"
+    name = "localhost:1/not-there:1"
     with pytest.raises(ImageNotFoundError) as caught:
         shared.load(name)
     assert caught.value.image == name
@@ -349,7 +324,7 @@ def test_an_image_that_is_nowhere_is_an_error_that_names_it_and_the_places(share
         f"image '{name}' is nowhere: the host engine at {shared.engine.address} has not got it, "
         "and pulling it in the daemon failed: "
     )
-    assert "registry.invalid" in caught.value.tried
+    assert "localhost:1" in caught.value.tried
 
 
 def test_a_name_that_no_image_can_have_is_an_error_that_names_it(shared: Daemon) -> None:
@@ -359,15 +334,15 @@ def test_a_name_that_no_image_can_have_is_an_error_that_names_it(shared: Daemon)
 
 def test_a_daemon_is_not_started_from_an_image_that_is_nowhere() -> None:
     with pytest.raises(ImageNotFoundError) as caught:
-        Daemon.start(Settings(image="registry.invalid/not-there:1"))
-    expected = r"image 'registry.invalid/not-there:1' is nowhere: the host engine at \S+ has not got it, and pulling it"
+        Daemon.start(Settings(image="localhost:1/not-there:1"))
+    expected = r"image 'localhost:1/not-there:1' is nowhere: the host engine at \S+ has not got it, and pulling it"
     assert re.match(expected, str(caught.value))
     assert "--dind-image" in str(caught.value)
 
 
 def test_a_daemon_whose_preload_is_nowhere_is_not_left_behind(image: str) -> None:
-    with pytest.raises(ImageNotFoundError, match=r"registry.invalid/not-there:1"):
-        Daemon.start(Settings(image=image, preload=("registry.invalid/not-there:1",)))
+    with pytest.raises(ImageNotFoundError, match=r"localhost:1/not-there:1"):
+        Daemon.start(Settings(image=image, preload=("localhost:1/not-there:1",)))
 
 
 def test_version_in_an_image_name_stands_for_the_host_engines(host: docker.DockerClient, image: str) -> None:
@@ -388,7 +363,7 @@ def test_version_in_an_image_name_stands_for_the_host_engines(host: docker.Docke
 def test_a_published_tcp_port_is_reached_from_this_process(shared: Daemon, server: Container) -> None:
     address = shared.address(server, 80)
     assert address[0] == shared.ip
-    assert get(address) == "hello\n"
+    assert fetch(address) == "hello\n"
     assert shared.address(server, "80/tcp") == address
     assert shared.address(str(server.name), 80) == address
 
@@ -534,7 +509,10 @@ def test_a_plain_script_gets_a_daemon_without_importing_pytest(image: str) -> No
         pytest.param("import os; os._exit(0)", id="os._exit"),
         pytest.param("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", id="SIGKILL"),
         # The child has copies of all that its parent holds open, and lives on.
-        pytest.param("import os, time; os.fork() or time.sleep(30); os._exit(0)", id="a-forked-child-lives-on"),
+        pytest.param(
+            "import os, time; print(os.fork() or time.sleep(600), flush=True); os._exit(0)",
+            id="a-forked-child-lives-on",
+        ),
     ],
 )
 def test_a_script_that_stops_no_daemon_leaves_none(host: docker.DockerClient, image: str, end: str) -> None:
@@ -553,9 +531,11 @@ def test_a_script_that_stops_no_daemon_leaves_none(host: docker.DockerClient, im
         assert p.stdout is not None
         name, address = p.stdout.readline().split()
         try:
+            child = p.stdout.readline().strip() if "fork" in end else ""
             wait_until(
                 lambda: not host.api.containers(all=True, filters={"name": name}), lambda: f"{name} is still there"
             )
+            assert not child or is_running(int(child)), "or it would have shown nothing"
         finally:
             try:
                 os.killpg(p.pid, signal.SIGKILL)

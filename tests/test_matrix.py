@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import urllib.request
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import docker
 import pytest
-from docker.errors import ImageNotFound
 
 from pytest_dind import Daemon, Settings
 from pytest_dind.container import BOOT
 
-from .conftest import wait_until
-from .remains import nothing_new_remains
+from .conftest import IMAGE, MATRIX, OFFICIAL, SHOW_LIMIT, fetch
 
-CONTAINERD_STORE = {"features": {"containerd-snapshotter": True}}
-#: The first engine whose containerd store is what later ones have by default.
-WITH_CONTAINERD_STORE = "28.5.2"
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
-SHOW_LIMIT = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
+ENGINES = list(dict.fromkeys([IMAGE, OFFICIAL, *MATRIX]))
 
 
-def engines() -> Iterator[Any]:
-    """Yield image and daemon.json of each engine to test."""
-    own = os.environ.get("PYTEST_DIND_IMAGE", "docker:dind")
-    official = os.environ.get("PYTEST_DIND_OFFICIAL_IMAGE", "docker:dind")
-    matrix = os.environ.get("PYTEST_DIND_MATRIX", "").split()
-    for image in dict.fromkeys([own, official, *matrix]):
-        yield pytest.param(image, None, id=image)
-        if WITH_CONTAINERD_STORE in image:
-            yield pytest.param(image, CONTAINERD_STORE, id=f"{image}-containerd-store")
-
-
-def present(host: docker.DockerClient, image: str) -> str:
-    try:
-        host.images.get(image)
-    except ImageNotFound:
-        pytest.skip(f"the host engine has no image {image}")
-    return image
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left(host: docker.DockerClient) -> Iterator[None]:
-    with nothing_new_remains(host):
-        yield
+def does_what_daemons_are_for(daemon: Daemon, host: docker.DockerClient, busybox: str) -> None:
+    identity = daemon.load(busybox)
+    inside, outside = daemon.client.images.get(busybox), host.images.get(busybox)
+    assert inside.id == identity
+    assert inside.attrs["RootFS"]["Layers"] == outside.attrs["RootFS"]["Layers"]
+    assert daemon.load(busybox) == identity
+    assert reach(daemon, busybox) == str(64 * 1024**2)
+    daemon.restart()
+    assert daemon.client.containers.list(all=True) == []
+    assert daemon.client.images.list() == []
+    daemon.load(busybox)
+    assert daemon.client.containers.run(busybox, ["echo", "again"]) == b"again\n"
 
 
 def reach(daemon: Daemon, busybox: str) -> str:
@@ -55,45 +37,37 @@ def reach(daemon: Daemon, busybox: str) -> str:
     container = daemon.client.containers.run(
         busybox, ["sh", "-c", script], detach=True, init=True, mem_limit="64m", ports={"80/tcp": None}
     )
-    address, port = daemon.address(container, 80)
-    pages: list[str] = []
-
-    def answered() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://{address}:{port}/", timeout=5) as answer:
-                pages.append(answer.read().decode().strip())
-        except OSError:  # not yet
-            return False
-        return True
-
-    wait_until(answered, lambda: f"nobody answers at {address}:{port}; the container says {container.logs()!r}")
-    return pages[0]
+    return fetch(daemon.address(container, 80)).strip()
 
 
-@pytest.mark.parametrize(("image", "config"), list(engines()))
+@pytest.mark.parametrize("image", ENGINES)
 def test_a_daemon_of_this_engine_does_what_daemons_are_for(
-    host: docker.DockerClient, busybox: str, image: str, config: dict[str, Any] | None
+    host: docker.DockerClient, busybox: str, image: str, version_of: Callable[[str], str]
 ) -> None:
-    with Daemon.start(Settings(image=present(host, image), config=config)) as daemon:
-        if config is CONTAINERD_STORE:
-            assert dict(daemon.client.info()["DriverStatus"])["driver-type"] == "io.containerd.snapshotter.v1"
-        identity = daemon.load(busybox)
-        inside, outside = daemon.client.images.get(busybox), host.images.get(busybox)
-        assert inside.id == identity
-        assert inside.attrs["RootFS"]["Layers"] == outside.attrs["RootFS"]["Layers"]
-        assert daemon.load(busybox) == identity
-        assert reach(daemon, busybox) == str(64 * 1024**2)
-        daemon.restart()
-        assert daemon.client.containers.list(all=True) == []
-        assert daemon.client.images.list() == []
-        daemon.load(busybox)
-        assert daemon.client.containers.run(busybox, ["echo", "again"]) == b"again\n"
+    version = version_of(image)
+    with Daemon.start(Settings(image=image)) as daemon:
+        assert daemon.version == version
+        does_what_daemons_are_for(daemon, host, busybox)
+
+
+def test_so_does_one_with_the_containerd_store_of_every_engine_from_28_on(
+    host: docker.DockerClient, busybox: str, version_of: Callable[[str], str]
+) -> None:
+    present = [image for image in ENGINES if image in [tag for one in host.images.list() for tag in one.tags]]
+    new = [image for image in present if int(version_of(image).partition(".")[0]) >= 28]
+    if not new:
+        pytest.skip(f"none of the engines here is Docker 28 or newer: {', '.join(present)}")
+    for image in new:
+        store = {"features": {"containerd-snapshotter": True}}
+        with Daemon.start(Settings(image=image, config=store)) as daemon:
+            assert dict(daemon.client.info()["DriverStatus"])["driver-type"] == "io.containerd.snapshotter.v1", image
+            does_what_daemons_are_for(daemon, host, busybox)
 
 
 @pytest.fixture(scope="module")
-def official(host: docker.DockerClient) -> Iterator[Daemon]:
-    image = present(host, os.environ.get("PYTEST_DIND_OFFICIAL_IMAGE", "docker:dind"))
-    with Daemon.start(Settings(image=image)) as daemon:
+def official(version_of: Callable[[str], str]) -> Iterator[Daemon]:
+    version_of(OFFICIAL)
+    with Daemon.start(Settings(image=OFFICIAL)) as daemon:
         yield daemon
 
 

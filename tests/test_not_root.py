@@ -137,8 +137,6 @@ class User:
     def containers(self, host: docker.DockerClient) -> list[str]:
         """What this user's runs have on the host engine now."""
         identity = self.home / ".local/state/pytest-dind/leases/id"
-        if not identity.exists():
-            return []
         ours = {"label": f"{HOST}={identity.read_text()}"}
         api: Any = host.api
         found = [one["Names"][0] for one in api.containers(all=True, filters=ours)]
@@ -146,23 +144,17 @@ class User:
 
 
 @pytest.fixture(scope="module")
-def docker_gid() -> int:
-    """The group that may use the engine's socket; made, as Docker's own packages do, where there is none."""
+def docker_gid(host_socket: Path) -> int:
+    """The group that may use the engine's socket: root's, on an engine that was started where no group `docker` is."""
     if os.geteuid() != 0:
         pytest.skip("only root can make another user")
-    for tool in ("useradd", "userdel", "groupadd"):
+    for tool in ("useradd", "userdel"):
         if shutil.which(tool) is None:
             pytest.skip(f"this machine has no {tool}")
-    address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if not address.startswith("unix://"):
-        pytest.skip(f"a group gives access to a unix socket, and the engine is at {address}")
-    found = Path(address.removeprefix("unix://")).stat()
-    if found.st_gid != 0 and found.st_mode & stat.S_IWGRP:
-        return found.st_gid
-    subprocess.run(["groupadd", "--system", "--force", "docker"], check=True)
-    shutil.chown(address.removeprefix("unix://"), group="docker")
-    # Left so: it is what Docker does when it is installed, and others may be using it by now.
-    return Path(address.removeprefix("unix://")).stat().st_gid
+    found = host_socket.stat()
+    if not found.st_mode & stat.S_IWGRP:
+        pytest.skip(f"no group may use {host_socket}, whose mode is {stat.filemode(found.st_mode)}")
+    return found.st_gid
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +193,7 @@ def _copy(found: Distribution, folder: Path) -> None:
 
 
 @pytest.fixture
-def user(docker_gid: int, packages: Path, image: str, busybox: str) -> Iterator[User]:
+def user(docker_gid: int, host_socket: Path, packages: Path, image: str, busybox: str) -> Iterator[User]:
     name = f"dind-{secrets.token_hex(4)}"
     place = Path(tempfile.mkdtemp(prefix="d", dir="/tmp"))
     place.chmod(0o755)
@@ -215,9 +207,12 @@ def user(docker_gid: int, packages: Path, image: str, busybox: str) -> Iterator[
         suite = home / "test_suite.py"
         suite.write_text(textwrap.dedent(SUITE))
         os.chown(suite, uid, gid)
-        environment = {"PYTEST_DIND_IMAGE": image, "PYTEST_DIND_TEST_IMAGE": busybox, "PYTHONPATH": str(packages)}
-        if "DOCKER_HOST" in os.environ:
-            environment["DOCKER_HOST"] = os.environ["DOCKER_HOST"]
+        environment = {
+            "PYTEST_DIND_IMAGE": image,
+            "PYTEST_DIND_TEST_IMAGE": busybox,
+            "PYTHONPATH": str(packages),
+            "DOCKER_HOST": f"unix://{host_socket}",
+        }
         yield User(name, uid, gid, docker_gid, home, environment)
     finally:
         subprocess.run(["userdel", name], check=True)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import http.server
 import json
-import os
 import secrets
 import socket
-import socketserver
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +20,8 @@ from pytest_dind.labels import Ownership
 from pytest_dind.plugin import SKIP_REASON
 from pytest_dind.transport import UnixSocket
 
-from .conftest import InnerRun
+from .conftest import MATRIX, InnerRun, usage_error
+from .servers import Door, Handler
 
 SUITE = """
     def test_daemon(dind_client):
@@ -55,18 +52,6 @@ FIXTURES = ("dind_settings", "dind_daemon", "dind_client", "dind_env", "dind_env
             "dind_fresh_client", "dind_factory", "dind_clean")  # fmt: skip
 NO_XDIST = ("-p", "no:xdist")
 MODES = pytest.mark.parametrize("mode", [NO_XDIST, ("-n2",)], ids=["no-xdist", "n2"])
-
-
-def usage_error(result: pytest.RunResult, *texts: str) -> None:
-    """The run ended with exit 4 and one message that says all of `texts`, and no traceback."""
-    output = f"{result.stdout}\n{result.stderr}"
-    assert result.ret == pytest.ExitCode.USAGE_ERROR, output
-    assert output.count("pytest-dind: ") == 1, output
-    message = " ".join(output.partition("pytest-dind: ")[2].split())
-    for text in texts:
-        assert text in message, output
-    assert "Traceback" not in output
-    assert "INTERNALERROR" not in output
 
 
 # -- without --dind
@@ -173,11 +158,11 @@ USERS = """
 @pytest.mark.parametrize(
     ("argument", "texts"),
     [
-        ("--dind-image=nowhere.invalid/engine:1",
-         ("image 'nowhere.invalid/engine:1' is nowhere: the host engine at ", "has not got it, and pulling it failed",
+        ("--dind-image=localhost:1/engine:1",
+         ("image 'localhost:1/engine:1' is nowhere: the host engine at ", "has not got it, and pulling it failed",
           "or name another with --dind-image")),
-        ("--dind-preload=nowhere.invalid/inner:1",
-         ("image 'nowhere.invalid/inner:1' is nowhere: the host engine at ",
+        ("--dind-preload=localhost:1/inner:1",
+         ("image 'localhost:1/inner:1' is nowhere: the host engine at ",
           "has not got it, and pulling it in the daemon failed")),
         ("--dind-runtime=nope", ("the host engine refuses to run pytest-dind-", "nope", "cause: ", "cure: ")),
         ("--dind-runtime=sysbox-runc", ("the host engine refuses to run pytest-dind-", "sysbox-runc", "cure: ")),
@@ -190,69 +175,51 @@ def test_what_no_daemon_can_start_without_is_one_usage_error(
 ) -> None:
     inner.pytester.makepyfile(USERS)
     usage_error(inner.run("--dind", argument, *NO_XDIST), *texts)
-    inner.wait_until_nothing_is_left()
+    inner.wait_until_nothing_is_left(none_started="--dind-image" in argument)
 
 
-@pytest.mark.parametrize("argument", ["--dind-image=nowhere.invalid/a:1", "--dind-preload=nowhere.invalid/b:1"])
+@pytest.mark.parametrize("argument", ["--dind-image=localhost:1/a:1", "--dind-preload=localhost:1/b:1"])
 def test_what_no_daemon_can_start_without_is_one_usage_error_of_all_workers(inner: InnerRun, argument: str) -> None:
     inner.pytester.makepyfile(USERS)
     usage_error(inner.run("--dind", argument, "-n2"), f"image {argument.partition('=')[2]!r} is nowhere: ")
-    inner.wait_until_nothing_is_left()
+    inner.wait_until_nothing_is_left(none_started="--dind-image" in argument)
 
 
-class NoPrivileges(http.server.BaseHTTPRequestHandler):
+class NoPrivileges(Handler):
     """A door to the real engine that refuses privileged containers, as an authorization plugin does."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 (http.server's name)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.path.partition("?")[0].endswith("/containers/create") and json.loads(body)["HostConfig"]["Privileged"]:
-            self._answer(403, b'{"message": "authorization denied by plugin casbin: privileged"}')
+            self.answer(403, b'{"message": "authorization denied by plugin casbin: privileged"}')
         else:
             self._pass_on(body)
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         self._pass_on(None)
 
     def _pass_on(self, body: bytes | None) -> None:
         connection = http.client.HTTPConnection("docker")
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect("/var/run/docker.sock")
+        connection.sock.connect(str(self.engine))
         connection.request(self.command, self.path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
-        self._answer(answer.status, answer.read())
+        self.answer(answer.status, answer.read())
         connection.close()
 
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def address_string(self) -> str:
-        return "unix"
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Door(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-    block_on_close = False
+    #: The real engine's socket.
+    engine: Path
 
 
 @MODES
 def test_an_engine_whose_policy_denies_privileged_containers_is_one_usage_error(
-    inner: InnerRun, mode: tuple[str, ...], short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+    inner: InnerRun, mode: tuple[str, ...], short_tmp: Path, host_socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Door(str(short_tmp / "engine.sock"), NoPrivileges) as door:
-        threading.Thread(target=door.serve_forever, daemon=True).start()
+    monkeypatch.setattr(NoPrivileges, "engine", host_socket, raising=False)
+    with Door.opened(short_tmp / "engine.sock", NoPrivileges):
         monkeypatch.setenv("DOCKER_HOST", f"unix://{short_tmp}/engine.sock")
         inner.pytester.makepyfile(USERS)
         result = inner.run("--dind", *mode)
-        door.shutdown()
     usage_error(
         result, "the host engine refuses to run pytest-dind-", "authorization denied by plugin casbin: privileged",
         "cause: ", "cure: ",
@@ -292,13 +259,13 @@ def test_a_marker_that_no_engine_can_satisfy_is_that_tests_error_alone(inner: In
         """
         import pytest
 
-        @pytest.mark.dind(image="nowhere.invalid/engine:1")
+        @pytest.mark.dind(image="localhost:1/engine:1")
         def test_image(dind_fresh_daemon): pass
 
-        @pytest.mark.dind(preload=["nowhere.invalid/inner:1"])
+        @pytest.mark.dind(preload=["localhost:1/inner:1"])
         def test_fresh_preload(dind_fresh_daemon): pass
 
-        @pytest.mark.dind(preload=["nowhere.invalid/inner:2"])
+        @pytest.mark.dind(preload=["localhost:1/inner:2"])
         def test_session_preload(dind_client): pass
 
         @pytest.mark.dind(runtime="nope")
@@ -313,7 +280,7 @@ def test_a_marker_that_no_engine_can_satisfy_is_that_tests_error_alone(inner: In
     )
     result = inner.run("--dind", *NO_XDIST)
     result.assert_outcomes(passed=3, errors=4)
-    for name in ("nowhere.invalid/engine:1", "nowhere.invalid/inner:1", "nowhere.invalid/inner:2"):
+    for name in ("localhost:1/engine:1", "localhost:1/inner:1", "localhost:1/inner:2"):
         result.stdout.fnmatch_lines([f"E *ImageNotFoundError: image '{name}' is nowhere: *"])
     result.stdout.fnmatch_lines(["E *EngineRefusedError: the host engine refuses to run *nope*"])
 
@@ -512,17 +479,16 @@ def test_dind_clean_says_what_it_could_not_remove(inner: InnerRun, busybox: str)
 @pytest.fixture(scope="module")
 def other_image(host: docker.DockerClient, image: str) -> str:
     """The image of another engine than `image`."""
-    candidates = os.environ.get("PYTEST_DIND_MATRIX", "pytest-dind/engine:20.10.24").replace(",", " ").split()
     present = [tag for one in host.images.list() for tag in one.tags]
-    for candidate in candidates:
+    for candidate in MATRIX:
         if candidate != image and candidate in present:
             return candidate
-    pytest.skip(f"the host engine has none of {', '.join(candidates)} (PYTEST_DIND_MATRIX)")
+    pytest.skip(f"the host engine has no second image of an engine: {MATRIX} (PYTEST_DIND_MATRIX)")
 
 
 @MODES
 def test_with_several_images_every_test_that_uses_a_daemon_runs_on_each(
-    inner: InnerRun, mode: tuple[str, ...], image: str, other_image: str
+    inner: InnerRun, mode: tuple[str, ...], image: str, other_image: str, version_of: Callable[[str], str]
 ) -> None:
     inner.pytester.makepyfile(
         test_it=f"""
@@ -532,18 +498,16 @@ def test_with_several_images_every_test_that_uses_a_daemon_runs_on_each(
         def of_my_own(dind_client):
             return dind_client.version()["Version"]
 
-        def plain(client):
-            return client.version()["Version"].partition("+")[0]
-
         def version(request):
-            return request.node.callspec.params["_dind_image"].rpartition(":")[2]  # pytest-dind/engine:VERSION
+            image = request.node.callspec.params["_dind_image"]
+            return {dict(zip((image, other_image), map(version_of, (image, other_image)), strict=True))!r}[image]
 
         def test_session(dind_daemon, dind_client, of_my_own, request):
-            assert plain(dind_client) == version(request)
+            assert dind_client.version()["Version"] == version(request)
             assert dind_daemon.version == of_my_own
 
         def test_fresh(dind_fresh_client, request):
-            assert plain(dind_fresh_client) == version(request)
+            assert dind_fresh_client.version()["Version"] == version(request)
 
         @pytest.mark.dind(image={image!r})
         def test_marked(dind_fresh_daemon, dind_settings):
@@ -564,11 +528,11 @@ def test_with_several_images_every_test_that_uses_a_daemon_runs_on_each(
 
 
 def test_dind_environ_is_the_daemons_and_nothing_of_the_users_gets_into_it_or_stays_changed(
-    inner: InnerRun, monkeypatch: pytest.MonkeyPatch
+    inner: InnerRun, host_socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users_config = inner.pytester.mkdir("users-config")
     (users_config / "config.json").write_text('{"auths": {"registry.invalid": {"auth": "dXNlcjpzZWNyZXQ="}}}')
-    monkeypatch.setenv("DOCKER_HOST", "unix:///var/run/docker.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{host_socket}")
     monkeypatch.setenv("DOCKER_CONFIG", str(users_config))
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "")

@@ -14,7 +14,7 @@ from pytest_dind import Settings, SettingsError
 from pytest_dind.options import is_wanted, resolve
 from pytest_dind.settings import OPTIONS, Option
 
-from .conftest import InnerRun
+from .conftest import InnerRun, usage_error
 
 IMAGE_VARIABLE = "PYTEST_DIND_IMAGE"
 BY_NAME = {option.name: option for option in OPTIONS}
@@ -75,15 +75,6 @@ def _no_image_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def shown(value: Any) -> str:
     """A value as a message shows it: of a list, the part that is bad."""
     return repr(value[0] if isinstance(value, list) else value)
-
-
-def one_message(result: pytest.RunResult, text: str) -> None:
-    """The run is a usage error that says one thing, once, and shows no traceback."""
-    lines = [line for line in [*result.outlines, *result.errlines] if "pytest-dind: " in line]
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert len(lines) == 1, lines
-    assert text in lines[0]
-    assert "Traceback" not in str(result.stdout) + str(result.stderr)
 
 
 # -- what wins
@@ -153,8 +144,18 @@ def test_environ_on_the_command_line_beats_the_ini_file(
     ini: str, arguments: list[str], expected: bool, pytester: pytest.Pytester
 ) -> None:
     pytester.makeini(f"[pytest]\n{ini}")
-    (settings,) = resolve(pytester.parseconfig(*arguments))
+    config = pytester.parseconfig()
+    if arguments:  # As if given: pytest itself would start a daemon for it.
+        config.option.dind_environ = True
+    (settings,) = resolve(config)
     assert settings.environ is expected
+
+
+def test_environ_on_the_command_line_without_dind_is_one_usage_error(inner: InnerRun) -> None:
+    inner.pytester.makepyfile("def test_it(): pass")
+    usage_error(inner.run("--dind-environ"), "--dind-environ does nothing without --dind")
+    inner.pytester.makeini("[pytest]\ndind_environ = true")
+    inner.run().assert_outcomes(passed=1)
 
 
 def test_repeated_options_add_up_and_one_on_the_command_line_replaces_those_of_the_ini_file(
@@ -231,8 +232,8 @@ def test_a_bad_value_on_the_command_line_is_one_usage_error(
     inner.pytester.makepyfile("def test_it(): pass")
     flag = BY_NAME[name].flag
     result = inner.pytester.runpytest_inprocess("--dind", f"{flag}={text}")
-    one_message(result, f"pytest-dind: {flag}: {text!r} {rule}")
-    assert inner.left() == []
+    usage_error(result, f"pytest-dind: {flag}: {text!r} {rule}")
+    assert inner.left(none_started=True) == []
 
 
 # An empty value in an ini file says nothing.
@@ -243,7 +244,7 @@ def test_a_bad_value_in_the_ini_file_is_one_usage_error(name: str, text: str, ru
     inner.pytester.makepyfile("def test_it(): pass")
     result = inner.pytester.runpytest_inprocess()
     seen = inner.pytester.path / text if name == "config" else text
-    one_message(result, f"pytest-dind: ini {ini}: {str(seen)!r} {rule}")
+    usage_error(result, f"pytest-dind: ini {ini}: {str(seen)!r} {rule}")
 
 
 @bad_values
@@ -269,7 +270,7 @@ def test_a_bad_value_in_a_marker_is_one_usage_error_before_the_first_test_runs(
         """
     )
     result = inner.pytester.runpytest_inprocess("--dind", f"--dind-image={image}", "-p", "no:xdist")
-    one_message(result, f"pytest-dind: test_it.py::test_it, @pytest.mark.dind, {name}: {shown(value)} {rule}")
+    usage_error(result, f"pytest-dind: test_it.py::test_it, @pytest.mark.dind, {name}: {shown(value)} {rule}")
     assert "1 passed" not in str(result.stdout)
 
 
@@ -300,7 +301,7 @@ def test_the_marker_takes_settings_of_a_daemon_as_keywords_only(marker: str, inn
     result = inner.pytester.runpytest_inprocess("--dind", f"--dind-image={image}", "-p", "no:xdist")
     where = "test_it.py::test_it, @pytest.mark.dind"
     words = "config, cpus, daemon_arg, daemon_args, image, keep, memory, mount, mounts, network, pids, preload"
-    one_message(
+    usage_error(
         result,
         {
             "image=['a', 'b']": f"{where}, image: ['a', 'b'] is not a text",
@@ -317,20 +318,20 @@ def test_a_bad_marker_is_one_usage_error_with_xdist_too(arguments: list[str], in
         test_it="import pytest\n@pytest.mark.dind(memory=0)\ndef test_it(dind_fresh_daemon): pass"
     )
     result = inner.run("--dind", f"--dind-image={image}", *arguments)
-    one_message(result, "pytest-dind: test_it.py::test_it, @pytest.mark.dind, memory: 0 is not a size of at least 6m")
+    usage_error(result, "pytest-dind: test_it.py::test_it, @pytest.mark.dind, memory: 0 is not a size of at least 6m")
     assert inner.left() == []
 
 
 def test_a_bad_value_on_the_command_line_is_one_usage_error_with_xdist_too(inner: InnerRun) -> None:
     inner.pytester.makepyfile("def test_it(): pass")
-    one_message(inner.run("--dind", "--dind-pids=0", "-n2"), "pytest-dind: --dind-pids: '0' is not a whole number")
+    usage_error(inner.run("--dind", "--dind-pids=0", "-n2"), "pytest-dind: --dind-pids: '0' is not a whole number")
 
 
 def test_a_bad_image_in_the_environment_is_named_so(inner: InnerRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMAGE_VARIABLE, "two words")
     inner.pytester.makepyfile("def test_it(): pass")
     result = inner.pytester.runpytest_inprocess("--dind")
-    one_message(result, f"pytest-dind: environment {IMAGE_VARIABLE}: 'two words' is not the name of an image")
+    usage_error(result, f"pytest-dind: environment {IMAGE_VARIABLE}: 'two words' is not the name of an image")
 
 
 @pytest.mark.parametrize("option", ["dind", "dind_environ"])
@@ -340,7 +341,7 @@ def test_a_switch_in_the_ini_file_that_is_neither_true_nor_false_is_one_usage_er
     inner.pytester.makeini(f"[pytest]\n{option} = maybe")
     inner.pytester.makepyfile("def test_it(): pass")
     result = inner.run(*(["--dind"] if option == "dind_environ" else []))
-    one_message(result, f"pytest-dind: ini {option}: 'maybe' is neither true nor false")
+    usage_error(result, f"pytest-dind: ini {option}: 'maybe' is neither true nor false")
 
 
 def test_without_dind_no_value_is_looked_at(inner: InnerRun) -> None:
@@ -351,7 +352,7 @@ def test_without_dind_no_value_is_looked_at(inner: InnerRun) -> None:
 def test_a_whole_process_cannot_have_two_daemons_as_its_docker(inner: InnerRun) -> None:
     inner.pytester.makepyfile("def test_it(): pass")
     result = inner.pytester.runpytest_inprocess("--dind", "--dind-environ", "--dind-image=a:1", "--dind-image=b:1")
-    one_message(result, "pytest-dind: --dind-image: ['a:1', 'b:1'] are several, and --dind-environ gives a whole")
+    usage_error(result, "pytest-dind: --dind-image: ['a:1', 'b:1'] are several, and --dind-environ gives a whole")
 
 
 # -- single rules

@@ -24,16 +24,11 @@ from pytest_dind.diagnosis import diagnose
 from pytest_dind.errors import TAIL_LINES
 from pytest_dind.host import HostEngine
 
-from .conftest import wait_until
-from .remains import nothing_new_remains, remains
+from .conftest import remains
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 _SLEEPS = "#!/bin/sh\nexec sleep 1000\n"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left(host: docker.DockerClient) -> Iterator[None]:
-    with nothing_new_remains(host):
-        yield
 
 
 def error_of(settings: Settings) -> DindError:
@@ -63,17 +58,17 @@ def ended(error: DaemonStartError) -> bool:
 
 @pytest.fixture
 def image_of(host: docker.DockerClient, busybox: str) -> Iterator[Callable[..., str]]:
-    """A callable that makes an image of busybox with more programs in it; they are shell scripts."""
+    """A callable that makes an image with more programs in it, of busybox unless told; they are shell scripts."""
     made: list[str] = []
 
-    def make(**programs: str) -> str:
+    def make(*, base: str = busybox, folder: str = "bin", **programs: str) -> str:
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for name, script in programs.items():
-                entry = tarfile.TarInfo(f"bin/{name}")
+                entry = tarfile.TarInfo(f"{folder}/{name}")
                 entry.size, entry.mode = len(script), 0o755
                 tar.addfile(entry, io.BytesIO(script.encode()))
-        container = host.containers.create(busybox, ["true"])
+        container = host.containers.create(base, ["true"])
         try:
             container.put_archive("/", archive.getvalue())
             name = f"pytest-dind/odd-{os.getpid()}:{len(made)}"
@@ -89,28 +84,17 @@ def image_of(host: docker.DockerClient, busybox: str) -> Iterator[Callable[..., 
 
 
 @pytest.fixture
-def tmpfs(host: docker.DockerClient, busybox: str) -> Iterator[Callable[[str, str], Path]]:
-    """A callable that has the host engine mount a tmpfs with given options, and returns where.
+def on_tmpfs(image: str, image_of: Callable[..., str]) -> Callable[[str, str], Settings]:
+    """A callable that gives a daemon's data root, /it/root, a tmpfs with given options, prepared by a script."""
 
-    As a volume of the engine's: a mount made by this process need not be seen by the engine.
-    """
-    undo: list[Callable[[], object]] = []
+    def on_tmpfs(options: str, prepare: str) -> Settings:
+        mount = f"#!/bin/sh\nmkdir /it && mount -t tmpfs -o {options} tmpfs /it || exit\n{prepare}\n"
+        before = f'{mount}PATH=${{PATH#/usr/local/sbin:}}\nexec dockerd "$@"\n'
+        return Settings(
+            image=image_of(base=image, folder="usr/local/sbin", dockerd=before), daemon_arg=("--data-root=/it/root",)
+        )
 
-    def mount(options: str, prepare: str) -> Path:
-        volume = host.volumes.create(driver_opts={"type": "tmpfs", "device": "tmpfs", "o": options})
-        undo.append(volume.remove)
-        script = f"{prepare}; echo prepared; exec sleep 1000"
-        holder = host.containers.run(busybox, ["sh", "-c", script], volumes=[f"{volume.name}:/it"], detach=True)
-        undo.append(lambda: holder.remove(force=True))
-        wait_until(lambda: b"prepared" in holder.logs(), lambda: "the tmpfs was not prepared")
-        path = Path(volume.attrs["Mountpoint"])
-        if not path.is_dir():
-            pytest.skip(f"the host engine keeps its volumes elsewhere: this machine has no {path}")
-        return path
-
-    yield mount
-    for job in reversed(undo):
-        job()
+    return on_tmpfs
 
 
 # -- the daemon refuses
@@ -139,17 +123,15 @@ def test_a_setting_that_is_both_an_argument_and_in_daemon_json(image: str) -> No
     assert error.cure.startswith('Take "mtu" out of --dind-config or out of --dind-daemon-arg')
 
 
-def test_a_data_root_that_is_read_only(image: str, tmpfs: Callable[[str, str], Path]) -> None:
-    path = tmpfs("ro", "true")
-    error = start_error_of(Settings(image=image, mount=(path,), daemon_arg=(f"--data-root={path}/root",)))
+def test_a_data_root_that_is_read_only(on_tmpfs: Callable[[str, str], Settings]) -> None:
+    error = start_error_of(on_tmpfs("ro", "true"))
     assert ended(error)
-    assert error.cause == f"{path}/root in the daemon's container is read-only."
+    assert error.cause == "/it/root in the daemon's container is read-only."
     assert "--dind-mount" in error.cure
 
 
-def test_a_data_root_that_is_full(image: str, tmpfs: Callable[[str, str], Path]) -> None:
-    path = tmpfs("size=1m", "dd if=/dev/zero of=/it/all 2>/dev/null")
-    error = start_error_of(Settings(image=image, mount=(path,), daemon_arg=(f"--data-root={path}/root",)))
+def test_a_data_root_that_is_full(on_tmpfs: Callable[[str, str], Settings]) -> None:
+    error = start_error_of(on_tmpfs("size=1m", "dd if=/dev/zero of=/it/all 2>/dev/null"))
     assert ended(error)
     assert error.cause == "The file system of the data root is full, in bytes or in inodes."
     assert "df -h and df -i" in error.cure
@@ -327,16 +309,49 @@ Interrupt = Callable[[float, float], None]
 
 @pytest.fixture
 def interrupt() -> Iterator[Interrupt]:
+    armed = False
+    timers: list[Timer] = []
+
     def interrupted(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if armed:
+            raise KeyboardInterrupt
 
     def after(first: float, again: float) -> None:
-        signal.setitimer(signal.ITIMER_REAL, first, again)
+        nonlocal armed
+        armed = False
+        while timers:
+            timers.pop().stop()
+        armed = first > 0
+        if armed:
+            timers.append(Timer(first, again))
 
-    before = signal.signal(signal.SIGALRM, interrupted)
+    # SIGALRM would do the same with less, and is what pytest-timeout uses.
+    before = signal.signal(signal.SIGUSR1, interrupted)
     yield after
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    after(0, 0)
+    signal.signal(signal.SIGUSR1, before)
+
+
+class Timer:
+    """Sends this thread SIGUSR1 after a time, and again and again, until it is stopped."""
+
+    def __init__(self, first: float, again: float) -> None:
+        self._stopped = threading.Event()
+        self._target = threading.get_ident()
+        self._thread = threading.Thread(target=self._run, args=(first, again))
+        self._thread.start()
+
+    def _run(self, first: float, again: float) -> None:
+        wait = first
+        while not self._stopped.wait(wait):
+            signal.pthread_kill(self._target, signal.SIGUSR1)
+            if not again:
+                return
+            wait = again
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
 
 
 @pytest.fixture
