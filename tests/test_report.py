@@ -35,14 +35,16 @@ def container(name: str) -> str:
 
 
 SUITE = """
+    import time
     import pytest
 
     IMAGE = {busybox!r}
 
     def run(client, name, command="echo logged by $0; sleep 1000"):
-        client.containers.run(IMAGE, ["sh", "-c", command, name], name=name, detach=True)
-        while f"logged by {{name}}" not in (log := client.containers.get(name).logs().decode()):
-            pass
+        container = client.containers.run(IMAGE, ["sh", "-c", command, name], name=name, detach=True)
+        deadline = time.monotonic() + 60
+        while f"logged by {{name}}" not in container.logs().decode():
+            assert time.monotonic() < deadline
 
     def leave_a_trace(daemon, text):
         # Where dockerd writes its log.
@@ -172,7 +174,9 @@ def test_a_dead_daemon_neither_hangs_nor_hides_the_report(inner: InnerRun, busyb
         def test_it(dind_daemon, dind_client):
             dind_client.containers.create({busybox!r}, name="inside")
             dind_daemon.exec(["pkill", "-KILL", "-x", "dockerd"])
+            deadline = time.monotonic() + 60
             while not dind_daemon.ended:
+                assert time.monotonic() < deadline
                 time.sleep(0.01)
             assert False, "of the test"
 
