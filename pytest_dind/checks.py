@@ -19,10 +19,19 @@ _OURS = ("-H", "--host", "-G", "--group", "--containerd", "--config-file", "--tl
 _OURS_IN_CONFIG = tuple(name[2:] for name in _OURS if name.startswith("--"))
 
 #: With one of these mounted, or anything in it, the daemon would lose its own files, or take the machine's for them.
-_ITS_OWN = ("/bin", "/dev", "/proc", "/sbin", "/sys", "/usr/bin", "/usr/local/bin", "/usr/local/sbin", "/usr/sbin",
-            "/var/lib/docker")  # fmt: skip
+_ITS_OWN = ("/bin", "/dev", "/proc", "/sbin", "/sys", "/usr/bin", "/usr/local/bin", "/usr/local/sbin", "/usr/sbin")
 #: So it would with one of these as a whole; the image's entrypoint deletes pid files in /run.
-_ITS_OWN_WHOLE = ("/etc", "/lib", "/lib32", "/lib64", "/run", "/usr/lib", "/usr/local/lib", "/var/run")
+_ITS_OWN_WHOLE = (
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/run",
+    "/usr/lib",
+    "/usr/local/lib",
+    "/var/lib/docker",
+    "/var/run",
+)
 
 #: What the engine takes at least.
 LEAST_CPUS = 0.01

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from .context import engine_address, root_cause
 from .diagnosis import diagnose
 from .errors import EngineRefusedError, HostEngineError, ImageNotFoundError
 from .labels import OURS
@@ -38,13 +38,13 @@ class HostEngine:
         import docker  # noqa: PLC0415 (0.2 s; only a run with --dind pays them)
         from docker.errors import DockerException  # noqa: PLC0415
 
-        address, source = _address()
+        address, source = engine_address()
         try:
             engine = cls(docker.from_env(timeout=ANSWER_TIMEOUT), address)
             api_version = engine.version["ApiVersion"]
         except (DockerException, OSError, ValueError) as error:
             raise HostEngineError(
-                f"no Docker engine answers at {address} ({source}): {_root_cause(error)}. "
+                f"no Docker engine answers at {address} ({source}): {root_cause(error)}. "
                 "Start Docker, set DOCKER_HOST to an engine that runs, or, if the permission is denied, "
                 "add your user to the group 'docker'; 'docker info' must work.",
             ) from error
@@ -222,29 +222,6 @@ class HostEngine:
             yield "network", network["Name"], network["Labels"]
         for volume in self.api.volumes(filters=found)["Volumes"] or []:
             yield "volume", volume["Name"], volume["Labels"]
-
-
-def _address() -> tuple[str, str]:
-    """Where docker.from_env() looks, and who says so."""
-    from docker.context import ContextAPI  # noqa: PLC0415
-    from docker.errors import DockerException  # noqa: PLC0415
-
-    if os.environ.get("DOCKER_HOST"):
-        return os.environ["DOCKER_HOST"], "from DOCKER_HOST"
-    try:
-        context = ContextAPI.get_current_context()
-        if context.Host and context.Name != "default":
-            return context.Host, f"from the docker context {context.Name!r}"
-    except (DockerException, AttributeError, OSError, ValueError):  # a context that is no more: from_env says so
-        pass
-    return "unix:///var/run/docker.sock", "the default; neither DOCKER_HOST nor a docker context is set"
-
-
-def _root_cause(error: BaseException) -> str:
-    """The innermost reason: docker-py wraps urllib3, which wraps the socket's own."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return str(error)
 
 
 def listed_name(container: Mapping[str, Any]) -> str:

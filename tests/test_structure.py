@@ -29,7 +29,6 @@ MOST_LINES = 260
 #: Longer than that, and why.
 LONGER = {
     "daemon": "one noun with all that it can do, most of it docstrings; how it does it is in rooms of their own",
-    "session": "every hook of a run, most of them of a few lines; they share the state of one object",
 }
 
 every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
