@@ -135,6 +135,26 @@ def test_every_worker_has_its_daemon_from_the_first_import_on(
     assert suite.inner.left() == []
 
 
+def test_a_worker_in_the_place_of_a_crashed_one_has_its_daemon_from_the_first_import_on_too(
+    suite: Suite, host: docker.DockerClient
+) -> None:
+    suite.inner.pytester.makepyfile(
+        test_0="""
+        import os, signal
+
+        def test_crashes(): os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    result = suite.run("--dind-environ", "-n", "1")
+    result.assert_outcomes(passed=6, failed=1)
+    result.stdout.fnmatch_lines(["worker 'gw0' crashed while running *::test_crashes*"])
+    engines = suite.engines()
+    engines.pop("main")
+    assert sorted(engines) == ["gw0", "gw1"]
+    assert len({host.info()["ID"], *engines.values()}) == 3
+    suite.inner.wait_until_nothing_is_left()
+
+
 def test_the_process_has_its_own_environment_back_in_the_end(
     suite: Suite, host_socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -313,6 +313,55 @@ def test_ctrl_c_while_the_daemons_of_two_workers_start_leaves_nothing(
         assert (run.wait(), inner.left()) == (2, []), run.output
 
 
+EARLY_MOMENTS = [moment for moment in MOMENTS if moment != FIRST_MOMENT]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("moment", EARLY_MOMENTS)
+def test_a_pytest_that_ends_while_the_daemon_for_its_whole_process_starts_leaves_nothing(
+    inner: InnerRun, host: docker.DockerClient, moment: str, number: signal.Signals
+) -> None:
+    inner.pytester.makeconftest('import pathlib; pathlib.Path("imported").touch()')
+    inner.pytester.makepyfile(WAITS)
+    with Spawned(inner.pytester.path, "--dind-environ") as run:
+        wait_until_moment(moment, inner, host, run)
+        assert moment == "its socket is there" or not (inner.pytester.path / "imported").exists()
+        run.send_to_all(number)
+        # pytest is not yet where it makes an exit code of Ctrl-C.
+        assert run.wait() in ((-number,) if number == signal.SIGKILL else (1, 2, 130, -number)), run.output
+    if number == signal.SIGINT:
+        assert inner.left() == [], run.output
+    inner.wait_until_nothing_is_left()
+
+
+@pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["no-xdist", "n2"])
+def test_a_conftest_that_cannot_be_imported_leaves_nothing_of_the_daemon_that_was_up_for_it(
+    inner: InnerRun, host: docker.DockerClient, arguments: list[str]
+) -> None:
+    inner.pytester.makeconftest("""
+        import os
+        import docker
+
+        with open(f"seen-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}", "w") as file:
+            file.write(docker.from_env().info()["ID"])
+        if "PYTEST_XDIST_WORKER" in os.environ or not os.environ.get("WITH_XDIST"):
+            raise RuntimeError("this conftest is broken")
+    """)
+    inner.pytester.makepyfile(GREEN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WITH_XDIST", "yes" if arguments else "")
+        with Spawned(inner.pytester.path, "--dind-environ", *arguments) as run:
+            assert run.wait() not in (0, -signal.SIGKILL), run.output
+    assert "this conftest is broken" in run.output
+    seen = {path.name: path.read_text() for path in inner.pytester.path.glob("seen-*") if path.name != "seen-main"}
+    if not arguments:
+        seen["seen-main"] = (inner.pytester.path / "seen-main").read_text()
+        assert inner.left() == []
+    assert seen, "it was up"
+    assert host.info()["ID"] not in seen.values()
+    inner.wait_until_nothing_is_left()
+
+
 # -- ends that pytest does not see: nothing is left a moment later, and no other run has to come for that
 
 
