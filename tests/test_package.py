@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from email.message import Message
 from email.parser import Parser
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,13 +20,19 @@ import pytest_dind
 
 ROOT = Path(pytest_dind.__file__).parent.parent
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "pyproject.toml").exists(), reason="the tests run on an installed package, without its source tree"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not (ROOT / "pyproject.toml").exists(), reason="the tests run on an installed package, without its source tree"
+    ),
+    pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling, which builds the package, is not installed"),
+]
+
+#: Nothing is fetched: hatchling is one of the packages for tests.
+OFFLINE = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
 
 
-def run(*argv: str | os.PathLike[str], **environment: str) -> str:
-    """Run a command; return what it printed, and fail with that if it fails."""
+def run(*argv: str | os.PathLike[str], folder: Path | None = None, **environment: str) -> str:
+    """Run a command, in a folder if need be; return what it printed, and fail with that if it fails."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
     done = subprocess.run(
         argv,
@@ -32,6 +40,7 @@ def run(*argv: str | os.PathLike[str], **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        cwd=folder,
         env={**ours, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment},
     )
     assert done.returncode == 0, done.stdout
@@ -55,7 +64,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source)
+    run(sys.executable, "-m", "pip", "wheel", *OFFLINE, "--wheel-dir", folder, source)
     (built,) = folder.iterdir()
     return built
 
@@ -71,11 +80,12 @@ def new_environment(folder: Path, what: Path) -> Path:
     """Install something into a new virtual environment; return its Python. What it depends on comes from ours."""
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", what)
+    ours = os.pathsep.join(dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
+    # With the build backend from ours, and without a look at the package that is there too.
+    run(python, "-m", "pip", "install", *OFFLINE, "--ignore-installed", what, PYTHONPATH=ours)
     site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'), end='')")
     # Ours may have this package too, as an editable one: by a file of its own, which a path in another is not read for.
-    for path in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        (Path(site) / "dependencies.pth").write_text(path + "\n")
+    (Path(site) / "dependencies.pth").write_text(ours.replace(os.pathsep, "\n") + "\n")
     return python
 
 
@@ -113,6 +123,21 @@ def test_the_wheel_contains_the_package_whole_and_nothing_else(wheel: Path) -> N
     assert {"pytest_dind/boot.sh", "pytest_dind/py.typed", "pytest_dind/plugin.py"} <= names
     assert names <= here
     assert {name for name in here if name.endswith((".sh", ".typed"))} <= names
+
+
+def test_the_source_distribution_contains_the_repository_and_so_all_that_tests_and_benchmarks_need(
+    source: Path, tmp_path: Path
+) -> None:
+    run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path, folder=source)
+    (built,) = tmp_path.iterdir()
+    assert built.name == f"pytest_dind-{VERSION}.tar.gz"
+    with tarfile.open(built) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    here = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    assert here - names <= {".gitignore", ".gitattributes", ".editorconfig"}
+    assert names - here == {"PKG-INFO"}
+    for part in (".ci/run", "benchmarks/__main__.py", "tests/conftest.py", "Makefile", "pytest_dind/boot.sh"):
+        assert part in names
 
 
 def test_the_wheel_contains_the_licence(wheel: Path) -> None:
