@@ -11,7 +11,8 @@ from pytest_dind.settings import OPTIONS, Settings
 
 from .conftest import InnerRun
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -56,7 +57,10 @@ def test_the_table_of_fixtures_is_what_fixtures_shows(inner: InnerRun) -> None:
 
 
 def test_every_fixture_has_a_help_text(inner: InnerRun) -> None:
-    inner.run("--fixtures").stdout.no_fnmatch_line("*no docstring available*dind*")
+    inner.pytester.makeconftest("import pytest\n@pytest.fixture\ndef dind_without_help(): pass")
+    shown = inner.run("--fixtures").stdout.str()
+    without = re.findall(r"^(dind_\w+)[^\n]*\n\s+no docstring available", shown, re.MULTILINE)
+    assert without == ["dind_without_help"], "only the one that is there to show that it would be found"
 
 
 def test_the_marker_is_shown_with_all_its_words(inner: InnerRun) -> None:
@@ -78,10 +82,31 @@ def test_the_example_runs(inner: InnerRun, busybox: str) -> None:
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
 def test_every_link_leads_somewhere(path: str) -> None:
-    assert (Path(__file__).parent.parent / path).exists()
+    assert (ROOT / path).exists()
 
 
-@pytest.mark.parametrize("folder", ["prune", "cli", "service"])
-def test_every_example_has_a_readme_and_is_named_in_it(folder: str) -> None:
-    text = (Path(__file__).parent.parent / "examples" / folder / "README.md").read_text(encoding="utf-8")
-    assert f"pytest --dind -n 2 examples/{folder}" in text
+def test_what_it_costs_is_a_table_of_measured_numbers() -> None:
+    section = README.split("\n## What it costs\n")[1].split("\n## ")[0]
+    heading, line, *measured = [line for line in section.splitlines() if line.startswith("|")]
+    assert set(line) <= set("|-: ")
+    assert len(measured) >= 5
+    for row in measured:
+        assert row.count("|") == heading.count("|")
+        assert re.search(r"\d", row.partition("|")[2].partition("|")[2]), f"no number in {row}"
+
+
+def test_nothing_in_it_is_still_to_be_written() -> None:
+    assert re.findall(r"^\W*(?:[A-Z]{4,}|TODO\b.*|\.\.\.)\W*$", README, re.MULTILINE) == []
+
+
+EXAMPLES = [path for path in sorted((ROOT / "examples").iterdir()) if path.is_dir() and path.name[0] not in "._"]
+
+
+def test_there_are_at_least_three_examples_each_with_tests() -> None:
+    assert len(EXAMPLES) >= 3
+    assert [path.name for path in EXAMPLES if not [*path.glob("test_*.py")]] == []
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_every_example_has_a_readme_and_is_named_in_it(folder: Path) -> None:
+    assert f"pytest --dind -n 2 examples/{folder.name}" in (folder / "README.md").read_text(encoding="utf-8")
