@@ -87,7 +87,9 @@ def _opens(address: str) -> bool:
 def _client_certificates(container: Container) -> Iterator[ssl.SSLContext]:
     stream, _ = container.get_archive("/certs/client")
     with tempfile.TemporaryDirectory() as name, tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
-        archive.extractall(name, filter="data")
+        # By attribute: Debian bookworm's Python has no argument for it yet.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(name)
         folder = Path(name) / "client"
         context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         context.load_cert_chain(folder / "cert.pem", folder / "key.pem")

@@ -83,7 +83,9 @@ class Place:
 @contextmanager
 def _copy(source: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="dind-suite-") as name, tarfile.open(source) as archive:
-        archive.extractall(name, filter="data")
+        # By attribute: Debian bookworm's Python has no argument for it yet.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(name)
         (folder,) = Path(name).iterdir()
         yield folder
 
