@@ -197,7 +197,7 @@ def usage_error(result: pytest.RunResult, *texts: str) -> None:
     """The run ended with exit 4 and one message that says all of `texts`, and no traceback."""
     output = f"{result.stdout}\n{result.stderr}"
     assert result.ret == pytest.ExitCode.USAGE_ERROR, output
-    assert output.count("pytest-dind: ") == 1, output
+    assert output.count("ERROR: pytest-dind: ") == 1, output
     message = " ".join(output[output.index("pytest-dind: ") :].split())
     for text in texts:
         assert " ".join(text.split()) in message, output

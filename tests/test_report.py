@@ -57,6 +57,7 @@ SUITE = """
     def test_call(dind_daemon, dind_client):
         leave_a_trace(dind_daemon, "during-it")
         run(dind_client, "second", "echo logged by $0; exit 3")
+        dind_client.containers.get("second").wait()
         assert False
 
     def test_none():
