@@ -173,6 +173,11 @@ def test_a_daemon_inside_this_daemon_is_one_of_its_own(own: Daemon, image: str, 
         assert run(inner, busybox, SHOW_LIMIT, mem_limit="64m") == str(64 * 1024**2)
     assert own.client.containers.list(all=True) == []
     assert own.client.volumes.list() == []
+    # One that nobody stops ends with the daemon that it is in.
+    forgotten = own.nest(Settings(image=image))
+    own.stop()
+    assert forgotten.stopped
+    assert not Path(forgotten.host.removeprefix("unix://")).parent.exists()
 
 
 # -- what it is
@@ -429,6 +434,18 @@ def test_a_target_that_is_no_path_below_the_root_is_refused(shared: Daemon, tmp_
 def test_exec_returns_exit_code_and_output_of_both_kinds(shared: Daemon) -> None:
     code, output = shared.exec(["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert (code, sorted(output.splitlines())) == (7, ["err", "out"])
+
+
+def test_exec_waits_for_a_command_that_ends_after_its_output(shared: Daemon) -> None:
+    assert shared.exec(["sh", "-c", "echo said; exec >&- 2>&-; sleep 0.5; exit 3"]) == (3, "said\n")
+
+
+def test_exec_and_put_say_that_a_daemon_has_ended(own: Daemon) -> None:
+    own.stop()
+    with pytest.raises(DaemonStateError, match=rf"^{own.name} has ended"):
+        own.exec(["true"])
+    with pytest.raises(DaemonStateError, match=rf"^{own.name} has ended"):
+        own.put(__file__, "/file")
 
 
 def test_exec_loses_no_output_when_this_process_is_slow(shared: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -362,6 +362,20 @@ def test_only_a_runtime_of_sysbox_does_without_privileged(runtime: str | None, p
     assert described["HostConfig"].get("Runtime") == runtime
 
 
+def test_what_a_marker_preloads_is_there_for_every_test_though_one_removes_it(inner: InnerRun, busybox: str) -> None:
+    inner.pytester.makepyfile(f"""
+        import pytest
+
+        pytestmark = pytest.mark.dind(preload=["{busybox}"])
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_remove(dind_client, number):
+            assert dind_client.images.get("{busybox}")
+            dind_client.images.remove("{busybox}", force=True)
+    """)
+    inner.run("--dind", "-p", "no:xdist").assert_outcomes(passed=2)
+
+
 def test_dind_settings_can_be_overridden_at_the_root_and_for_fresh_daemons_below(inner: InnerRun) -> None:
     inner.pytester.makepyfile(
         **{

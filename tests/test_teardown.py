@@ -661,6 +661,35 @@ def test_with_keep_failed_only_the_daemons_of_failed_tests_are_kept(inner: Inner
     assert inner.left() == []
 
 
+def test_with_keep_failed_a_failed_test_that_used_no_daemon_keeps_none(inner: InnerRun) -> None:
+    inner.pytester.makepyfile("""
+        def test_green(dind_client): pass
+        def test_red(): assert False
+    """)
+    result = inner.run("--dind", "-p", "no:xdist", "--dind-keep=failed")
+    result.assert_outcomes(passed=1, failed=1)
+    assert kept(result.stdout.str()) == {}
+    assert inner.left() == []
+
+
+def test_a_daemon_kept_on_one_engine_is_left_alone_by_a_run_on_another(
+    inner: InnerRun, host: docker.DockerClient, daemon: Daemon, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner.pytester.makepyfile(GREEN)
+    [(name, address)] = kept(inner.run("--dind", "-p", "no:xdist", "--dind-keep=always").stdout.str()).items()
+    try:
+        inner.pytester.makepyfile("def test_without_daemon(): pass")
+        with monkeypatch.context() as there:
+            there.setenv("DOCKER_HOST", daemon.host)
+            daemon.load(image)
+            assert inner.run("--dind", "-p", "no:xdist").ret == 0
+        assert answers(address)
+    finally:
+        host.containers.get(name).remove(force=True, v=True)
+    assert inner.run("--dind", "-p", "no:xdist").ret == 0
+    assert inner.left() == []
+
+
 @pytest.mark.parametrize(("keep", "outcome"), [("never", "False"), ("failed", "True")])
 def test_with_keep_never_or_no_failed_test_no_daemon_is_kept(inner: InnerRun, keep: str, outcome: str) -> None:
     inner.pytester.makepyfile(f"def test_it(dind_client, dind_fresh_client): assert {outcome}")
