@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -197,8 +198,10 @@ def usage_error(result: pytest.RunResult, *texts: str) -> None:
     """The run ended with exit 4 and one message that says all of `texts`, and no traceback."""
     output = f"{result.stdout}\n{result.stderr}"
     assert result.ret == pytest.ExitCode.USAGE_ERROR, output
-    assert output.count("ERROR: pytest-dind: ") == 1, output
-    message = " ".join(output[output.index("pytest-dind: ") :].split())
+    # A daemon's log, shown in a message, has lines that begin with our name, too.
+    found = re.split(r"(?<=\S )(?=pytest-dind: )", output)
+    assert len(found) == 2, output
+    message = " ".join(found[1].split())
     for text in texts:
         assert " ".join(text.split()) in message, output
     assert "Traceback" not in output
