@@ -49,6 +49,7 @@ class HostEngine:
                 "add your user to the group 'docker'; 'docker info' must work.",
             ) from error
         if tuple(map(int, api_version.split("."))) < OLDEST_API:
+            engine.close()
             raise HostEngineError(
                 f"the Docker engine at {address} ({source}) is too old: API {api_version}, and pytest-dind needs "
                 f"{'.'.join(map(str, OLDEST_API))} (Docker 20.10) or newer.",
