@@ -673,7 +673,7 @@ def test_with_keep_failed_a_failed_test_that_used_no_daemon_keeps_none(inner: In
 
 
 def test_a_daemon_kept_on_one_engine_is_left_alone_by_a_run_on_another(
-    inner: InnerRun, host: docker.DockerClient, daemon: Daemon, image: str, monkeypatch: pytest.MonkeyPatch
+    inner: InnerRun, host: docker.DockerClient, daemon: Daemon, busybox: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner.pytester.makepyfile(GREEN)
     [(name, address)] = kept(inner.run("--dind", "-p", "no:xdist", "--dind-keep=always").stdout.str()).items()
@@ -681,8 +681,8 @@ def test_a_daemon_kept_on_one_engine_is_left_alone_by_a_run_on_another(
         inner.pytester.makepyfile("def test_without_daemon(): pass")
         with monkeypatch.context() as there:
             there.setenv("DOCKER_HOST", daemon.host)
-            daemon.load(image)
-            assert inner.run("--dind", "-p", "no:xdist").ret == 0
+            daemon.load(busybox)  # Any image will do, for no daemon is started there.
+            assert inner.run("--dind", "-p", "no:xdist", f"--dind-image={busybox}").ret == 0
         assert answers(address)
     finally:
         host.containers.get(name).remove(force=True, v=True)
