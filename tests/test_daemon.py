@@ -296,7 +296,7 @@ def test_an_image_whose_tag_has_moved_on_the_host_engine_is_loaded_anew(
             container.put_archive("/", _archive_of_nothing_but_a_folder())
             container.commit(name)
         finally:
-            container.remove(force=True)
+            container.remove(force=True, v=True)
         assert own.load(name) != before
         assert run(own, name, "ls -d /new") == "/new"
     finally:
