@@ -74,7 +74,7 @@ def image_of(host: docker.DockerClient, busybox: str) -> Iterator[Callable[..., 
             name = f"pytest-dind/odd-{os.getpid()}:{len(made)}"
             container.commit(name)
         finally:
-            container.remove(force=True)
+            container.remove(force=True, v=True)
         made.append(name)
         return name
 
