@@ -70,9 +70,8 @@ def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept
     kept = False
     for kind, name, labels in engine.ours():
         if kind == "container" and name.endswith("-kept"):
-            kept = (
-                True  # On purpose (`--dind-keep`), and its volume, which cannot be removed while it is used, with it.
-            )
+            # On purpose (`--dind-keep`), and with it its volume, which cannot be removed while it is used.
+            kept = True
             continue
         ours = Ownership.read(labels)
         if ours is None or not condemned(ours):
