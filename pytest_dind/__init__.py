@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .build import Build
     from .daemon import Daemon
     from .errors import (
         DaemonStartError,
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
         DindWarning,
         EngineRefusedError,
         HostEngineError,
+        ImageBuildError,
         ImageNotFoundError,
+        ImageStoreError,
+        LockTimeoutError,
         SettingsError,
     )
     from .settings import Settings
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Build",
     "Daemon",
     "DaemonStartError",
     "DaemonStateError",
@@ -36,7 +41,10 @@ __all__ = [
     "DindWarning",
     "EngineRefusedError",
     "HostEngineError",
+    "ImageBuildError",
     "ImageNotFoundError",
+    "ImageStoreError",
+    "LockTimeoutError",
     "Settings",
     "SettingsError",
     "__version__",
@@ -49,5 +57,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415
 
-    room = {"Daemon": "daemon", "Settings": "settings"}.get(name, "errors")
+    room = {"Build": "build", "Daemon": "daemon", "Settings": "settings"}.get(name, "errors")
     return getattr(import_module(f".{room}", __name__), name)

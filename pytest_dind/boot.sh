@@ -5,6 +5,9 @@ set -u
 config=$1 directory=$2 owner=$3
 shift 3
 state=/run/pytest-dind
+data=/var/lib/docker
+root=containerd/daemon # containerd's data, in the data directory
+store=/pytest-dind-store
 
 for tool in containerd dockerd; do
     command -v "$tool" >/dev/null || { echo "pytest-dind: sh: $tool: not found in this image" >&2; exit 127; }
@@ -38,12 +41,74 @@ finish() {
     rm -rf "$directory"
 }
 
-# Whatever ends first ends the container: a daemon without its containerd would hang and not fail.
+# run NAME COMMAND…: whatever ends first ends the container; a daemon without its containerd would hang and not fail.
 run() {
-    "$@"
-    echo "pytest-dind: $1 ended with exit code $?" >&2
+    name=$1
+    shift
+    "$@" &
+    echo $! >$state/"$name"-pid # docker:dind's entrypoint deletes docker*.pid
+    wait $!
+    code=$?
+    [ ! -f $state/closing ] || return "$code"
+    echo "pytest-dind: $name ended with exit code $code" >&2
     finish
     kill -KILL $$
+}
+
+# Images out of a store (see store.py): small files, and links that lead into it. What cannot be taken over as a whole is
+# not taken over at all; whoever asked for the images looks whether they are there.
+if [ -d $store/adopt ] && ! cp -a $store/adopt/. $data/; then
+    echo "pytest-dind: the image store cannot be adopted" >&2
+    find $data -mindepth 1 -maxdepth 1 -exec rm -rf {} +
+fi
+
+# seal DRIVER: makes, in the data of daemons that have ended, what others adopt: the files that those write to, as they
+# are, and for the content of each layer, which is only read, a link to where the store will be mounted.
+seal() {
+    cd $data
+    rm -rf adopt
+    mkdir adopt
+    case $1 in
+    overlay2)
+        cp -a image adopt/
+        rm -rf adopt/image/overlay2/layerdb/tmp adopt/image/overlay2/layerdb/mounts
+        seal_layers overlay2 diff
+        cp -a overlay2/l adopt/overlay2/
+        ;;
+    overlayfs)
+        snapshotter=$root/io.containerd.snapshotter.v1.overlayfs
+        content=$root/io.containerd.content.v1.content/blobs/sha256
+        metadata=$root/io.containerd.metadata.v1.bolt
+        mkdir -p adopt/$metadata adopt/$content
+        cp -a $metadata/meta.db adopt/$metadata/
+        seal_layers $snapshotter/snapshots fs
+        cp -a $snapshotter/metadata.db adopt/$snapshotter/
+        for blob in $content/*; do ln -s "$store/$blob" "adopt/$blob"; done
+        ;;
+    *) return 1 ;;
+    esac
+}
+
+# seal_layers DIRECTORY CONTENT: for each layer in DIRECTORY its small files, a link to CONTENT, other directories empty.
+seal_layers() {
+    mkdir -p "adopt/$1"
+    for layer in "$1"/*; do
+        [ "$layer" != overlay2/l ] || continue # links to the layers, under shorter names
+        mkdir "adopt/$layer"
+        for part in "$layer"/*; do
+            case ${part##*/} in
+            "$2") ln -s "$store/$part" "adopt/$part" ;;
+            *) if [ -d "$part" ]; then mkdir "adopt/$part"; else cp -a "$part" "adopt/$part"; fi ;;
+            esac
+        done
+    done
+}
+
+# The clean end, after which other daemons can go on with the data: each writes what it holds.
+close_data() {
+    : >$state/closing
+    kill -TERM "$(cat $state/dockerd-pid)" && wait "$dockerd"
+    kill -TERM "$(cat $state/containerd-pid)" && wait "$containerd"
 }
 
 # containerd of its own, beside dockerd: one that dockerd starts costs a second, since its first call comes too early
@@ -59,23 +124,31 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 [grpc]
 address = "$state/containerd.sock"
 TOML
-run containerd --config $state/containerd.toml --log-level warn &
+run containerd containerd --config $state/containerd.toml --log-level warn &
+containerd=$!
 
 [ -z "$config" ] || printf '%s' "$config" >$state/daemon.json
 [ -z "$config" ] || set -- --config-file=$state/daemon.json "$@"
 set -- dockerd --containerd=$state/containerd.sock \
     --host="unix://$directory/docker.sock" --host=unix:///var/run/docker.sock "$@"
 if command -v dockerd-entrypoint.sh >/dev/null; then
-    run dockerd-entrypoint.sh "$@" &
+    run dockerd dockerd-entrypoint.sh "$@" &
 else
     mount --make-rshared / 2>/dev/null
-    run "$@" &
+    run dockerd "$@" &
 fi
+dockerd=$!
 
 # The lifeline: the owner holds this stream open for as long as the daemon is to live.
 while IFS= read -r line; do
     case $line in
     keep) wait ;; # outlive the owner, until somebody stops the container
+    close) close_data && echo "pytest-dind: closed, $(du -sk $data | cut -f 1) KiB" && break ;;
+    "seal "*)
+        close_data
+        (set -e; seal "${line#seal }") && echo "pytest-dind: sealed, $(du -sk $data | cut -f 1) KiB"
+        break
+        ;;
     "own "*) printf '%s' "${line#own }" >$state/own ;; # a directory of the owner's; containers leave root's files there
     esac
 done

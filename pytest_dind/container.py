@@ -18,10 +18,22 @@ from .transport import UnixSocket
 
 #: Where every docker:dind image keeps what its daemon owns.
 DATA_ROOT = "/var/lib/docker"
+#: Where an image store is mounted; links in what daemons adopt lead there.
+STORE_ROOT = "/pytest-dind-store"
 #: Where boot.sh lies in the container: not in /tmp, which the image's wrapper mounts over, nor in /run.
 BOOT = "/pytest-dind-boot.sh"
 #: Bytes of log that the host engine keeps of a daemon; ours comes over the lifeline.
 _ENGINE_LOG = "16m"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where a daemon's data lies, and which image store it adopts; see store.py."""
+
+    #: A named volume that lives on; an anonymous one, which goes with the container, where there is none.
+    data: str | None = None
+    #: The volume of an image store, mounted read-only.
+    store: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,11 @@ class BaseTemp:
 
 
 def describe(
-    settings: Settings, transport: UnixSocket, ownership: Ownership, base_temp: BaseTemp | None
+    settings: Settings,
+    transport: UnixSocket,
+    ownership: Ownership,
+    base_temp: BaseTemp | None,
+    storage: Storage = Storage(),  # noqa: B008 (frozen)
 ) -> Mapping[str, Any]:
     """Return the body of the engine's `POST /containers/create`."""
     # https://docs.docker.com/reference/api/engine/#tag/Container/operation/ContainerCreate
@@ -60,7 +76,7 @@ def describe(
         "OpenStdin": True,
         # The lifeline: the first who attaches is the owner, and when it goes, the input ends.
         "StdinOnce": True,
-        "HostConfig": _host_config(settings, transport, ownership, base_temp),
+        "HostConfig": _host_config(settings, _mounts(settings, transport, ownership, base_temp, storage)),
     }
 
 
@@ -82,20 +98,28 @@ def _boot_arguments(settings: Settings, transport: UnixSocket) -> list[str]:
     return [config, str(transport.directory), owner, f"--group={os.getegid()}", *settings.daemon_arg]
 
 
-def _host_config(
-    settings: Settings, transport: UnixSocket, ownership: Ownership, base_temp: BaseTemp | None
-) -> dict[str, Any]:
+def _mounts(
+    settings: Settings, transport: UnixSocket, ownership: Ownership, base_temp: BaseTemp | None, storage: Storage
+) -> list[dict[str, Any]]:
     same_place = [transport.directory.parent, *([base_temp.mount] if base_temp else []), *settings.mount]
     mounts: list[dict[str, Any]] = [
         # Kind `bind` and not `-v`: it fails where the path does not exist on the engine's machine.
         {"Type": "bind", "Source": str(path), "Target": str(path)}
         for path in dict.fromkeys(same_place)
     ]
-    # Overlay does not work on overlay, so the data is a volume, whether the image declares one or not. It has no name,
-    # so the engine removes it with the container; it has our labels, so that it can be found if that goes wrong.
-    mounts.append({"Type": "volume", "Target": DATA_ROOT, "VolumeOptions": {"Labels": ownership.labels()}})
+    # Overlay does not work on overlay, so the data is a volume, whether the image declares one or not. Without a name
+    # the engine removes it with the container; it has our labels, so that it can be found if that goes wrong.
+    labels = {"VolumeOptions": {"Labels": ownership.labels()}}
+    name = {"Source": storage.data} if storage.data else {}
+    mounts.append({"Type": "volume", "Target": DATA_ROOT, **name, **labels})
+    if storage.store:
+        mounts.append({"Type": "volume", "Target": STORE_ROOT, "Source": storage.store, "ReadOnly": True, **labels})
+    return mounts
+
+
+def _host_config(settings: Settings, mounts: list[dict[str, Any]]) -> dict[str, Any]:
     # The image's wrapper mounts a tmpfs over /tmp, and would hide base temp, unless something is mounted there.
-    scratch = {} if Path("/tmp") in same_place else {"/tmp": "exec,mode=1777"}  # noqa: S108 (the container's)
+    scratch = {} if any(mount["Target"] == "/tmp" for mount in mounts) else {"/tmp": "exec,mode=1777"}  # noqa: S108 (the container's)
     config: dict[str, Any] = {
         "Privileged": settings.privileged,
         "Init": True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from contextlib import ExitStack
 from types import TracebackType
@@ -17,24 +16,12 @@ from .host import HostEngine
 from .life import Life
 from .owner import Owner
 from .settings import Settings
-from .transport import UnixSocket
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import docker
     from docker.models.containers import Container
-
-_numbers = itertools.count(1)
-
-
-def _count_anew_in_child() -> None:
-    """A forked child goes on with its parent's owner, and must not give its daemons the names of its parent's."""
-    global _numbers  # noqa: PLW0603
-    _numbers = itertools.count(os.getpid() * 1000)
-
-
-os.register_at_fork(after_in_child=_count_anew_in_child)
 
 #: Seconds that `client` waits for an answer; a build or a load is silent for long.
 CLIENT_TIMEOUT = 600
@@ -62,9 +49,7 @@ class Daemon:
         self._env: dict[str, str] = {}
         self._nested: list[Daemon] = []
         self._closes_engine = False
-        number = next(_numbers)
-        name = f"pytest-dind-{owner.worker}-{owner.lease.token}-{number}"
-        self._life = Life(name, engine, owner, UnixSocket.named(owner.directory_name(number)))
+        self._life = Life.planned(engine, owner)
 
     @classmethod
     def start(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,6 +12,7 @@ from .context import engine_address, root_cause
 from .diagnosis import diagnose
 from .errors import EngineRefusedError, HostEngineError, ImageNotFoundError
 from .labels import OURS
+from .pulling import pull
 
 if TYPE_CHECKING:
     import docker
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 OLDEST_API = (1, 41)
 #: Seconds that the engine may take for one answer; a busy one takes several for a container.
 ANSWER_TIMEOUT = 120
+#: Bytes of an image that is streamed, at a time.
+_CHUNK = 2 * 1024**2
+#: What an image of several platforms is described by.
+_INDEX_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
 
 
 class HostEngine:
@@ -107,9 +116,24 @@ class HostEngine:
                 )
 
     def save(self, name: str) -> Iterator[bytes]:
-        """Stream an image out of the host engine, as `docker save` does."""
-        stream: Iterator[bytes] = self.api.get_image(name)
-        return stream
+        """Stream an image out of the host engine, as `docker save` does.
+
+        :raises ImageNotFoundError: the engine has not got it, or cannot save it.
+        """
+        from docker.errors import APIError  # noqa: PLC0415
+
+        image = self.image(name) or {}
+        # Of an image of several platforms, the containerd store saves the whole index, and with it what names platforms
+        # that are not there: https://github.com/docker/cli/issues/7278. The parameter came with Docker 28.
+        platform = {key.lower(): image[key] for key in ("Os", "Architecture", "Variant") if image.get(key)}
+        of_many = str((image.get("Descriptor") or {}).get("mediaType")) in _INDEX_TYPES
+        parameters = {"platform": json.dumps(platform)} if of_many else {}
+        try:
+            # docker-py's get_image does not know the parameter.
+            response = self.api._get(self.api._url("/images/{0}/get", name), params=parameters, stream=True)  # noqa: SLF001
+            yield from self.api._stream_raw_result(response, _CHUNK, False)  # noqa: SLF001
+        except APIError as error:
+            raise ImageNotFoundError(name, f"the host engine cannot save it: {error.explanation}") from error
 
     # -- containers
 
@@ -228,21 +252,3 @@ class HostEngine:
 def listed_name(container: Mapping[str, Any]) -> str:
     """Return the name of a container in a list; one that is being removed may have none, and goes by its id."""
     return container["Names"][0].lstrip("/") if container["Names"] else str(container["Id"][:12])
-
-
-def pull(api: Any, name: str, check: Callable[[], object] = lambda: None) -> str:
-    """Pull an image; return why that failed, or an empty text.
-
-    :param check: Called for every line of progress; what it raises ends the pull.
-    """
-    from docker.errors import APIError  # noqa: PLC0415
-
-    try:
-        # Not images.pull, which throws the stream away, and the reason with it.
-        for line in api.pull(name, stream=True, decode=True):
-            check()
-            if "error" in line:
-                return str(line["error"])
-    except APIError as error:
-        return str(error.explanation)
-    return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +40,11 @@ def published_port(client: docker.DockerClient, container: Container | str, port
     return int(ports[wanted][0]["HostPort"])
 
 
-def run(api: Any, container: str, argv: list[str]) -> tuple[int, str]:
+def run(
+    api: Any, container: str, argv: list[str], environment: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Run a command in a container; return its exit code and its output."""
-    execution = api.exec_create(container, argv)["Id"]
+    execution = api.exec_create(container, argv, environment=environment)["Id"]
     # Not api.exec_start, which now and then loses the first output: https://github.com/docker/docker-py/issues/3332
     url = f"{api.base_url}/v{api.api_version}/exec/{execution}/start"
     answer = api.post(url, json={"Detach": False, "Tty": False}, timeout=None)

@@ -15,6 +15,11 @@ WORKER = "pytest-dind.worker"
 HOST = "pytest-dind.host"
 #: The lock file that the owner holds while it lives, and the token that it wrote beside it: `PATH#TOKEN`.
 LEASE = "pytest-dind.lease"
+#: On volumes that outlive their owner: `store`, `store-data` or `builder`. The sweep leaves them alone.
+ROLE = "pytest-dind.role"
+#: The key of the image store that a volume belongs to, and what the store is, as JSON; see store.py.
+STORE = "pytest-dind.store"
+ENTRY = "pytest-dind.store.entry"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import warnings
@@ -9,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import unbroken
-from .container import BaseTemp, boot_archive, describe
+from .container import BaseTemp, Storage, boot_archive, describe
 from .diagnosis import diagnose
-from .errors import DaemonStartError, DindWarning, EngineRefusedError
+from .errors import TAIL_LINES, DaemonStartError, DaemonStateError, DindWarning, EngineRefusedError
 from .host import HostEngine
 from .lifeline import Lifeline
 from .owner import Owner
@@ -20,6 +21,8 @@ from .transport import UnixSocket
 
 #: Seconds in which a container that was let go should have ended and removed itself; then it is killed.
 END_TIMEOUT = 10
+#: Seconds in which a daemon should have ended in order; a slow disk takes some.
+SHUT_TIMEOUT = 300
 #: Seconds in which the host engine should have removed a killed container and its volume.
 REMOVAL_TIMEOUT = 60
 
@@ -42,7 +45,19 @@ class Life:
         self._created = self._running = False
         self._mounted = (0, 0)
 
-    def begin(self, settings: Settings, base_temp: BaseTemp | None, then: Callable[[], None]) -> None:
+    @classmethod
+    def planned(cls, engine: HostEngine, owner: Owner) -> Life:
+        """Return one under the owner's next name."""
+        name, directory = owner.next_names()
+        return cls(name, engine, owner, UnixSocket.named(directory))
+
+    def begin(
+        self,
+        settings: Settings,
+        base_temp: BaseTemp | None,
+        then: Callable[[], None],
+        storage: Storage = Storage(),  # noqa: B008 (frozen)
+    ) -> None:
         """Start the container, wait until the daemon serves, and do what comes `then`; undo all if any of it fails.
 
         :raises DaemonStartError: it did not come up.
@@ -51,7 +66,7 @@ class Life:
         """
 
         def work() -> None:
-            self._boot(settings, base_temp)
+            self._boot(settings, base_temp, storage)
             self.check_interrupted()
             then()
 
@@ -71,11 +86,11 @@ class Life:
         if self._cancelled.is_set():
             raise DaemonStartError(self.name, "it was interrupted")
 
-    def _boot(self, settings: Settings, base_temp: BaseTemp | None) -> None:
+    def _boot(self, settings: Settings, base_temp: BaseTemp | None, storage: Storage) -> None:
         with self.owner.watching(self.engine.address, self.name, str(self.transport.directory)) as creating:
             self.transport.make()
             self._mounted = base_temp.identity() if base_temp else (0, 0)
-            container = describe(settings, self.transport, self.owner.ownership, base_temp)
+            container = describe(settings, self.transport, self.owner.ownership, base_temp, storage)
             begin = time.monotonic()
             creating()
             self._created = True  # Before, since an answer may be lost; undone in `end`.
@@ -125,6 +140,23 @@ class Life:
     def sees(self, now: BaseTemp, early: BaseTemp | None) -> bool:
         """Whether base temp, as it is now, lies in what was mounted at the start."""
         return early is not None and early.identity() == self._mounted and now.mount.is_relative_to(early.mount)
+
+    def shut(self, word: str) -> int:
+        """End the daemon in order, so that others can go on with its data; return the bytes of that.
+
+        :param word: `close`, or `seal DRIVER` for an image store; see boot.sh.
+        :raises DaemonStateError: it did not end so; its data may be anything.
+        """
+        assert self.lifeline is not None
+        since = self.lifeline.position()
+        self.lifeline.say(word)
+        self.lifeline.wait_ended(SHUT_TIMEOUT)
+        log = self.lifeline.log(since)
+        said = re.search(r"^pytest-dind: (?:closed|sealed), (\d+) KiB$", log, re.MULTILINE)
+        if not said:
+            tail = "\n    ".join(log.splitlines()[-TAIL_LINES:])
+            raise DaemonStateError(f"{self.name} did not end in order ({word}); its last words:\n    {tail}")
+        return int(said[1]) * 1024
 
     def abandon(self) -> None:
         """Leave the container running on its own, under a name that says that it is not to be swept."""

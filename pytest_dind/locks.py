@@ -1,4 +1,4 @@
-"""Leases: file locks that a process holds while it lives, so that "its owner is dead" is proof and not a guess.
+"""File locks: leases that a process holds while it lives, so that "its owner is dead" is proof, and turns at work.
 
 A lock file is never deleted: whoever opened it before would hold a lock on a file that nobody else finds any more.
 The files are numbered and used again, so there are never more of them than there were owners at one time.
@@ -6,20 +6,29 @@ The files are numbered and used again, so there are never more of them than ther
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import DindError
-from .places import leases_dir
+from . import progress
+from .errors import DindError, LockTimeoutError
+from .places import leases_dir, locks_dir
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 #: More owners than this at one time on one machine are taken for a mistake.
 MOST_LEASES = 4096
+#: Seconds between two looks at a lock that another process holds, and between two looks at who that is.
+LOOK_EVERY = 0.02
+LOOK_AT_HOLDER_EVERY = 0.5
 
 
 @dataclass
@@ -71,6 +80,63 @@ def is_dead(label: str) -> bool:
         return _read(_token_file(path)) not in ("", token)
     lock.release()
     return True
+
+
+@contextmanager
+def held(name: str, what: str, timeout: float, by: str, check: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Do what follows alone: no other process of this user holds the lock of that name meanwhile.
+
+    The end of the process gives it up too, however it ends.
+
+    :param name: KIND-ANYTHING. Each kind has 256 lock files, and so some names of a kind share one.
+    :param what: What is done under it, for those who wait: "filling the image store".
+    :param timeout: Seconds to wait for another who holds it.
+    :param by: Who we are, for those who wait: the worker's name.
+    :param check: Called again and again while waiting; what it raises ends that.
+    :raises LockTimeoutError: another held it for all that time; says who, doing what, for how long.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415
+
+    kind, _, rest = name.partition("-")
+    path = locks_dir() / f"{kind}-{hashlib.sha256(rest.encode()).hexdigest()[:2]}.lock"
+    lock = FileLock(path, mode=0o600, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _wait_for(lock, path, what, timeout, check)
+    try:
+        _write_whole(_token_file(path), json.dumps([by, os.getpid(), what, time.monotonic()]))
+        yield
+    finally:
+        lock.release()
+
+
+def _wait_for(lock: BaseFileLock, path: Path, what: str, timeout: float, check: Callable[[], object]) -> None:
+    from filelock import Timeout  # noqa: PLC0415
+
+    deadline = time.monotonic() + timeout
+    with progress.stage(f"waiting for {_holder(path)[0]}") as stage:
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                lock.acquire(timeout=max(0, min(left, LOOK_AT_HOLDER_EVERY)), poll_interval=LOOK_EVERY)
+            except Timeout:
+                check()
+                who, doing, seconds = _holder(path)
+                if left <= 0:
+                    raise LockTimeoutError(what, timeout, f"{who} has been {doing} for {seconds:.0f} s") from None
+                stage.say(f"{doing} for {seconds:.0f} s")
+            else:
+                return
+
+
+def _holder(path: Path) -> tuple[str, str, float]:
+    """Return who holds a lock, what it does, and for how many seconds by now."""
+    try:
+        by, pid, doing, since = json.loads(_read(_token_file(path)))
+    except ValueError:  # it has just taken it
+        return "another process", "at it", 0.0
+    return f"{by} (process {pid})", doing, max(0.0, time.monotonic() - since)
 
 
 def host_id() -> str:

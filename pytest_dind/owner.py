@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import secrets
 import threading
@@ -23,13 +24,15 @@ class Owner:
     run: str
     worker: str
     lease: Lease
+    #: The directory of the tests, or where a script runs.
+    project: str = ""
     _guard: Guard | None = None
     _guard_of: int = 0
 
     @classmethod
-    def claim(cls, run: str, worker: str) -> Owner:
+    def claim(cls, run: str, worker: str, project: str = "") -> Owner:
         """Become an owner; `release` is its undo, and so is the end of the process."""
-        return cls(run, worker, Lease.take())
+        return cls(run, worker, Lease.take(), project)
 
     @classmethod
     def of_process(cls) -> Owner:
@@ -37,7 +40,7 @@ class Owner:
         global _of_process  # noqa: PLW0603 (the lease belongs to the process, and so is held once)
         with _once:
             if _of_process is None:
-                _of_process = cls.claim(secrets.token_hex(16), "script")
+                _of_process = cls.claim(secrets.token_hex(16), "script", os.environ.get("PWD", ""))
                 atexit.register(_of_process.release)
             return _of_process
 
@@ -66,11 +69,15 @@ class Owner:
             self._guard = None
         self.lease.release()
 
-    def directory_name(self, number: int) -> str:
-        """Return the name of a daemon's directory: short, and enough to prove its owner dead (see sweep.py)."""
-        return f"{host_id()}-{self.lease.slot}-{self.lease.token}-{number}"
+    def next_names(self) -> tuple[str, str]:
+        """Return the names of the next daemon's container and of its directory."""
+        number = next(_numbers)
+        # The directory's is short, and enough to prove its owner dead (see sweep.py).
+        directory = f"{host_id()}-{self.lease.slot}-{self.lease.token}-{number}"
+        return f"pytest-dind-{self.worker}-{self.lease.token}-{number}", directory
 
 
+_numbers = itertools.count(1)
 _of_process: Owner | None = None
 #: Threads may start their first daemons at the same time.
 _once = threading.Lock()
@@ -78,7 +85,9 @@ _once = threading.Lock()
 
 def _forget_in_child() -> None:
     """A forked child is a process of its own, and so another owner; what its parent's holds is not the child's."""
-    global _of_process, _once  # noqa: PLW0603
+    global _of_process, _once, _numbers  # noqa: PLW0603
+    # It may go on with its parent's owner, and must not give its daemons the names of its parent's.
+    _numbers = itertools.count(os.getpid() * 1000)
     _once = threading.Lock()  # Another thread may have held it.
     if _of_process is not None:
         atexit.unregister(_of_process.release)

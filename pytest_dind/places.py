@@ -27,6 +27,11 @@ def leases_dir() -> Path:
     return _first_usable(path / "leases" for path in _state_candidates())
 
 
+def locks_dir() -> Path:
+    """Return the directory of the locks under which processes of this user take turns."""
+    return _first_usable(path / "locks" for path in _state_candidates())
+
+
 def _runtime_candidates() -> Iterator[Path]:
     user = os.geteuid()
     # Not platformdirs' runtime path: it warns where there is none, as in most containers, and takes a longer one.

@@ -20,8 +20,9 @@ from .settings import Settings
 class Runtime:
     """The daemons of one worker, from the first to the last."""
 
-    def __init__(self, run: str, worker: str, base_temp: BaseTemp | None) -> None:
+    def __init__(self, run: str, worker: str, project: str, base_temp: BaseTemp | None) -> None:
         self.run = run
+        self.project = project
         self.worker = worker
         self.base_temp = base_temp
         #: What happened, for the report: one dict each, that survives JSON.
@@ -43,7 +44,7 @@ class Runtime:
     @cached_property
     def owner(self) -> Owner:
         """This process as an owner; its lease is held from the first daemon on."""
-        return Owner.claim(self.run, self.worker)
+        return Owner.claim(self.run, self.worker, self.project)
 
     # -- the session daemon
 

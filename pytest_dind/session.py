@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from . import report, workers
+from . import live, report, workers
 from .basetemp import base_temp_of
 from .container import BaseTemp
 from .daemon import Daemon
@@ -39,6 +39,7 @@ class Session:
         self._early_error: DindError | None = None
         self._runtime: Runtime | None = None
         config.add_cleanup(self._close)
+        live.show(config)
 
     @property
     def runtime(self) -> Runtime:
@@ -48,7 +49,7 @@ class Session:
         return self._runtime
 
     def _new_runtime(self, base_temp: BaseTemp | None) -> Runtime:
-        return Runtime(workers.run_id(self.config), workers.worker_name(), base_temp)
+        return Runtime(workers.run_id(self.config), workers.worker_name(), str(self.config.rootpath), base_temp)
 
     def start_early(self, base_temp: BaseTemp) -> bool:
         """Start the daemon of a process that is all for it, before pytest is configured; False if that failed."""

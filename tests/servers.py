@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import http.server
 import io
 import json
+import re
 import socketserver
 import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -57,82 +59,140 @@ def digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-class Registry(http.server.ThreadingHTTPServer):
-    """A registry with one image, `tiny:1`, which holds one file, /hello, and no program.
+class TinyImage(NamedTuple):
+    """An image that holds one file, /hello, and no program."""
 
-    https://github.com/opencontainers/distribution-spec/blob/main/spec.md
-    """
+    #: What is in its only file.
+    content: bytes
+    manifest: bytes
+    blobs: dict[str, bytes]
+    #: What its layer is made of, as its configuration says.
+    diff_id: str
 
-    def __init__(self, address: str) -> None:
-        super().__init__((address, 0), _OfRegistry)
-        self.name = f"{address}:{self.server_port}/tiny:1"
-        #: What it was asked for, without what only asks whether it is there.
-        self.served: list[str] = []
+    @classmethod
+    def made(cls, content: bytes, architecture: str = "amd64") -> TinyImage:
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
-            # Of each registry another image: what an engine has of one it must not take for another's.
-            content = f"hello from {self.name}".encode()
             entry = tarfile.TarInfo("hello")
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
         layer = gzip.compress(archive.getvalue())
+        diff_id = digest(archive.getvalue())
         config = json.dumps(
             {
-                "architecture": "amd64",
+                "architecture": architecture,
                 "os": "linux",
                 "config": {"Cmd": ["/hello"]},
-                "rootfs": {"type": "layers", "diff_ids": [digest(archive.getvalue())]},
+                "rootfs": {"type": "layers", "diff_ids": [diff_id]},
             }
         ).encode()
-        kind = "application/vnd.docker."
-        self.manifest = json.dumps(
+        manifest = json.dumps(
             {
                 "schemaVersion": 2,
-                "mediaType": _OfRegistry.manifest_kind,
-                "config": {
-                    "mediaType": f"{kind}container.image.v1+json",
-                    "size": len(config),
-                    "digest": digest(config),
-                },
-                "layers": [
-                    {
-                        "mediaType": f"{kind}image.rootfs.diff.tar.gzip",
-                        "size": len(layer),
-                        "digest": digest(layer),
-                    }
+                "mediaType": _MANIFEST,
+                "config": described(config, "application/vnd.docker.container.image.v1+json"),
+                "layers": [described(layer, "application/vnd.docker.image.rootfs.diff.tar.gzip")],
+            }
+        ).encode()
+        return cls(content, manifest, {digest(config): config, digest(layer): layer}, diff_id)
+
+    @property
+    def ids(self) -> set[str]:
+        """What an engine may call it: by its configuration, or, with the containerd store, by its manifest."""
+        return {*self.blobs, digest(self.manifest)}
+
+
+def described(content: bytes, kind: str) -> dict[str, Any]:
+    """What a manifest says of a part of it."""
+    return {"mediaType": kind, "size": len(content), "digest": digest(content)}
+
+
+class Registry(http.server.ThreadingHTTPServer):
+    """A registry with `tiny:1`, of one platform, and `tiny:many`, of two, whoever asks, or with a login only.
+
+    https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+    """
+
+    def __init__(self, address: str, login: str = "") -> None:
+        super().__init__((address, 0), _OfRegistry)
+        #: Host and port.
+        self.place = f"{address}:{self.server_port}"
+        self.name = f"{self.place}/tiny:1"
+        self.of_many = f"{self.place}/tiny:many"
+        #: "user:password" that everybody must say; nobody, if it is empty.
+        self.login = login
+        #: What it was asked for, without what only asks whether it is there.
+        self.served: list[str] = []
+        # Of each registry another image: what an engine has of one it must not take for another's.
+        self.one = TinyImage.made(f"hello from {self.name}".encode())
+        self.many = {kind: TinyImage.made(f"{kind} from {self.name}".encode(), kind) for kind in ("amd64", "arm64")}
+        self.index = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": _INDEX,
+                "manifests": [
+                    {**described(one.manifest, _MANIFEST), "platform": {"architecture": kind, "os": "linux"}}
+                    for kind, one in self.many.items()
                 ],
             }
         ).encode()
-        self.blobs = {digest(config): config, digest(layer): layer}
-        #: What an engine may call the image: by its configuration, or, with the containerd store, by its manifest.
-        self.ids = {digest(config), digest(self.manifest)}
-        self.content = content
+        images = (self.one, *self.many.values())
+        self.blobs = {name: blob for image in images for name, blob in image.blobs.items()}
+        self.manifests = {digest(image.manifest): (image.manifest, _MANIFEST) for image in images}
+        self.manifests[digest(self.index)] = self.index, _INDEX
+        self.manifests |= {"1": (self.one.manifest, _MANIFEST), "many": (self.index, _INDEX)}
+        self.ids = self.one.ids
+        self.content = self.one.content
+
+    @property
+    def by_digest(self) -> str:
+        """The name of `tiny:1` that nobody can give to another image."""
+        return f"{self.place}/tiny@{digest(self.one.manifest)}"
 
     @classmethod
     @contextmanager
-    def opened(cls, address: str) -> Iterator[Registry]:
-        with cls(address) as registry:
+    def opened(cls, address: str, login: str = "") -> Iterator[Registry]:
+        with cls(address, login) as registry:
             threading.Thread(target=registry.serve_forever, daemon=True).start()
             yield registry
             registry.shutdown()
 
 
+_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+
 class _OfRegistry(Handler):
-    manifest_kind = "application/vnd.docker.distribution.manifest.v2+json"
     server: Registry
 
+    def handle_one_request(self) -> None:
+        if self.rfile.peek(1)[:1] == b"\x16":  # A TLS handshake; with the containerd store, an engine tries that first.
+            self.wfile.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            self.close_connection = True
+        else:
+            super().handle_one_request()
+
     def do_GET(self) -> None:
+        _, _, said = (self.headers["Authorization"] or "").partition("Basic ")
+        if self.server.login and base64.b64decode(said).decode() != self.server.login:
+            self.refuse(401, "UNAUTHORIZED", WWW_Authenticate='Basic realm="a registry for tests"')
+            return
         if self.command == "GET":
             self.server.served.append(self.path)
+        # A mirror is asked as `/v2/library/tiny/manifests/1?ns=docker.io`.
+        found = re.fullmatch(r"/v2/(?:library/)?tiny/(manifests|blobs)/([^?]+)(?:\?.*)?", self.path)
         if self.path == "/v2/":
             self.answer(200, b"{}")
-        elif self.path in ("/v2/tiny/manifests/1", f"/v2/tiny/manifests/{digest(self.server.manifest)}"):
-            found = digest(self.server.manifest)
-            self.answer(200, self.server.manifest, self.manifest_kind, Docker_Content_Digest=found)
-        elif (blob := self.server.blobs.get(self.path.rpartition("/")[2])) is not None:
-            self.answer(200, blob, "application/octet-stream", Docker_Content_Digest=digest(blob))
+        elif found and found[1] == "manifests" and found[2] in self.server.manifests:
+            manifest, kind = self.server.manifests[found[2]]
+            self.answer(200, manifest, kind, Docker_Content_Digest=digest(manifest))
+        elif found and found[1] == "blobs" and found[2] in self.server.blobs:
+            self.answer(200, self.server.blobs[found[2]], "application/octet-stream", Docker_Content_Digest=found[2])
         else:
-            missing: dict[str, Any] = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": f"no {self.path} here"}]}
-            self.answer(404, json.dumps(missing).encode())
+            self.refuse(404, "MANIFEST_UNKNOWN")
+
+    def refuse(self, status: int, code: str, **headers: str) -> None:
+        errors = {"errors": [{"code": code, "message": f"no {self.path} here"}]}
+        self.answer(status, json.dumps(errors).encode(), **headers)
 
     do_HEAD = do_GET  # noqa: N815 (http.server's name)

@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 NAMES = {path.stem for path in MODULES}
 
 #: The modules that may import pytest; all others work in a plain script.
-KNOW_PYTEST = {"basetemp", "early", "options", "plugin", "session", "workers"}
+KNOW_PYTEST = {"basetemp", "early", "live", "options", "plugin", "session", "workers"}
 
 MOST_LINES = 260
 #: Longer than that, and why.
@@ -139,6 +139,10 @@ EXAMPLES: list[Exception] = [
     errors.DaemonStartError("pytest-dind-1", "it ended", "one\ntwo\n", "It is full.", "Empty it."),
     errors.DaemonStartError("pytest-dind-1", "it was interrupted"),
     errors.DaemonStateError("container 'x' is not in this daemon"),
+    errors.ImageStoreError("big:1", "no space left on device", "Make room."),
+    errors.ImageBuildError("app:test", "step 2 of 3: RUN make", "exit code 2", "one\ntwo"),
+    errors.ImageBuildError("app:test", "reading its context", "cannot read secret"),
+    errors.LockTimeoutError("building app:1", 60.0, "gw0 (process 12) has been building app:1 for 61 s"),
 ]
 
 
