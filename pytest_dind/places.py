@@ -32,6 +32,21 @@ def locks_dir() -> Path:
     return _first_usable(path / "locks" for path in _state_candidates())
 
 
+def builds_dir() -> Path:
+    """Return the directory of the images that were built, each as `docker save` writes it."""
+    return _first_usable(path / "builds" for path in _cache_candidates())
+
+
+def _cache_candidates() -> Iterator[Path]:
+    import platformdirs  # noqa: PLC0415
+
+    path = platformdirs.user_cache_path("pytest-dind")
+    if path.is_absolute() and path.parts[1:]:
+        yield path
+    # In memory, mostly: only where there is no home.
+    yield Path(tempfile.gettempdir()) / f"pytest-dind-{os.geteuid()}"
+
+
 def _runtime_candidates() -> Iterator[Path]:
     user = os.geteuid()
     # Not platformdirs' runtime path: it warns where there is none, as in most containers, and takes a longer one.

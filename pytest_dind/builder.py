@@ -1,0 +1,244 @@
+"""Builders: daemons that build images, one at a time; what they have cached lives on between runs, in a volume."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from . import __version__, buildkit, classicbuild, images, locks, progress, tarball, workshop
+from .build import Build
+from .buildcontext import Context
+from .buildoutput import Output
+from .errors import DaemonStartError, DaemonStateError, DindError, ImageBuildError, ImageNotFoundError
+from .host import HostEngine
+from .labels import OURS, ROLE
+from .owner import Owner
+from .settings import Settings
+from .workshop import Workshop
+
+#: How long a builder keeps what it has not used, as Docker says it.
+_UNUSED = "168h"
+#: Images of builds without a tag go by this name and their identity in the builder.
+UNNAMED = "pytest-dind/build"
+#: What decides how a daemon stores images, on its command line and in daemon.json.
+_ARGUMENTS = ("-s", "--storage-driver", "--storage-opt", "--feature", "--userns-remap", "--experimental")
+_DIRECTIVES = ("storage-driver", "storage-opts", "features", "userns-remap", "experimental", "data-root")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build to be done."""
+
+    context: Context
+    #: What the image is called in the builder, and in the archive.
+    tag: str
+    #: Images that it is built on and that have been built before: the files that hold them.
+    bases: Sequence[Path]
+    #: Where the image goes, as `docker save` writes it.
+    archive: Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of it."""
+
+    #: The image's id in the builder.
+    image: str
+    #: Of the context that was really built, which may have changed since it was looked at.
+    digest: str
+
+
+def layout(settings: Settings, engine: HostEngine) -> str:
+    """Return what tells daemons that can use the same data from others, as a hash.
+
+    :raises ImageNotFoundError: the image of the daemons is nowhere.
+    """
+    name = engine.image_named(settings.image)
+    engine.require_image(name)
+    arguments = [one for one in settings.daemon_arg if one.split("=")[0] in _ARGUMENTS]
+    config = {key: value for key, value in (settings.config or {}).items() if key in _DIRECTIVES}
+    what = [(engine.image(name) or {})["Id"], arguments, config]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def build(job: Job, settings: Settings, engine: HostEngine, owner: Owner) -> Done:
+    """Build an image, by the builder for these settings, alone; only one of this user works on its data at a time.
+
+    :raises ImageBuildError: it cannot be built.
+    :raises LockTimeoutError: another build takes too long.
+    :raises DaemonStartError: the builder does not come up, not even with empty data.
+    """
+    key = layout(settings, engine)
+    volume = f"{_prefix()}{key[:16]}"
+    doing = f"building {job.context.build}"
+    with locks.held(f"builder-{key}", doing, settings.lock_timeout, owner.worker):
+        _make(volume, engine)
+        try:
+            outcome = _build_on(volume, job, settings, engine, owner)
+        except DaemonStartError:
+            # Whatever is wrong with its data, it is only a cache.
+            _remove(volume, engine)
+            _make(volume, engine)
+            outcome = _build_on(volume, job, settings, engine, owner)
+    if isinstance(outcome, Done):
+        return outcome
+    raise outcome
+
+
+def _build_on(volume: str, job: Job, settings: Settings, engine: HostEngine, owner: Owner) -> Done | DindError:
+    def work(daemon: Workshop) -> Done | DindError:
+        outcome: Done | DindError
+        try:
+            with _limited(settings.build_timeout, job.context.build, daemon):
+                outcome = _build(job, daemon, settings, engine)
+        except (ImageBuildError, ImageNotFoundError) as error:
+            outcome = error  # With it the builder ends in order, and keeps what it has cached.
+        try:
+            daemon.shut("close")
+        except DaemonStateError:  # It was ended in the middle; its journals are for that.
+            pass
+        return outcome
+
+    # Its limits are for what tests run, and its mounts too.
+    own = dataclasses.replace(settings, mount=(), memory=None, cpus=None, pids=None)
+    return workshop.do(work, volume, own, engine, owner)
+
+
+@contextmanager
+def _limited(seconds: float, build: Build, daemon: Workshop) -> Iterator[None]:
+    """End the daemon when the time is up, and say so."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        if daemon.life.lifeline is not None:
+            daemon.life.lifeline.let_go()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:
+        if not late.is_set():
+            raise
+        output, step = (error.output, error.step) if isinstance(error, ImageBuildError) else ("", "")
+        reason = f"it did not end within {seconds:g} s. If it may take longer, say so: --dind-build-timeout"
+        raise ImageBuildError(str(build), step or "its steps", reason, output) from error
+    finally:
+        timer.cancel()
+
+
+def _build(job: Job, daemon: Workshop, settings: Settings, engine: HostEngine) -> Done:
+    _tidy(daemon)
+    by_buildkit = buildkit.is_there(daemon)
+    _bring(job, by_buildkit, daemon, settings, engine)
+    what = job.context.build
+    with progress.stage(f"building {what}") as stage:
+        output = Output(what, stage)
+        builder = buildkit if by_buildkit else classicbuild
+        try:
+            digest = builder.build(job.context, job.tag, daemon, output)
+        except DaemonStateError as error:
+            raise output.error(str(error)) from error
+    api: Any = daemon.client.api
+    with progress.stage(f"saving {what}"):
+        _write(job.archive, api.get_image(job.tag))
+    return Done(str(api.inspect_image(job.tag)["Id"]), digest)
+
+
+def _bring(job: Job, by_buildkit: bool, daemon: Workshop, settings: Settings, engine: HostEngine) -> None:
+    """Have the images inside that the build needs, as far as they are to be had: some it may never use."""
+    built: set[str] = set()
+    for archive in job.bases:
+        built |= set(images.bring(archive, engine, daemon.client))
+    needed = job.context.needed
+    for name in (*needed.images, *([needed.syntax] if needed.syntax and by_buildkit else ())):
+        if tarball.familiar(name) in built:
+            continue
+        try:
+            images.bring(name, engine, daemon.client, settings.pull)
+        except ImageNotFoundError:
+            if settings.pull == "never":
+                raise
+            # Else the builder says so itself, if it comes to need it.
+
+
+def _write(path: Path, chunks: Iterator[bytes]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+def _tidy(daemon: Workshop) -> None:
+    """Remove what a build that was killed left running or half done, and what has long been of no use."""
+    api: Any = daemon.client.api
+    for container in api.containers(all=True):
+        api.remove_container(container["Id"], force=True, v=True)
+    api.prune_images(filters={"dangling": True, "until": _UNUSED})
+    oldest = datetime.now(timezone.utc).timestamp() - 7 * 86400
+    for image in api.images(name=UNNAMED):
+        if image["Created"] < oldest:
+            api.remove_image(image["Id"], force=True)
+    api.prune_builds(filters={"unused-for": _UNUSED}, all=True)
+
+
+# -- their volumes
+
+
+def _prefix() -> str:
+    # A lock file of this user's on this machine keeps two from the same data; so nobody else may share it.
+    return f"pytest-dind-builder-{locks.host_id()}-"
+
+
+def _make(volume: str, engine: HostEngine) -> None:
+    """Have the volume, and nobody on it: who holds the lock knows that any other user of it is dead or just dying."""
+    for container in engine.api.containers(all=True, filters={"volume": volume}):
+        engine.remove_and_wait(container["Id"])
+    engine.api.create_volume(volume, labels={OURS: __version__, ROLE: "builder"})
+
+
+def _remove(volume: str, engine: HostEngine) -> bool:
+    """Remove a builder's volume; False if it is in use."""
+    from docker.errors import APIError, NotFound  # noqa: PLC0415
+
+    try:
+        engine.api.remove_volume(volume)
+    except NotFound:
+        pass
+    except APIError as error:
+        if error.status_code == 409:  # in use  # noqa: PLR2004
+            return False
+        raise
+    return True
+
+
+def volumes(engine: HostEngine) -> Sequence[Mapping[str, Any]]:
+    """Return all builders' volumes on the engine, whoever made them."""
+    found = engine.api.volumes(filters={"label": f"{ROLE}=builder"})["Volumes"] or []
+    return sorted(found, key=lambda one: str(one["Name"]))
+
+
+def remove_all(engine: HostEngine, older_than_days: float = 0) -> list[str]:
+    """Remove the builders that nobody works with just now; return their names.
+
+    :param older_than_days: Only those made longer ago than that; whoever needs one makes it anew, with an empty cache.
+    """
+    limit = datetime.now(timezone.utc) - timedelta(days=older_than_days)
+    old = [str(volume["Name"]) for volume in volumes(engine) if _created(volume) <= limit]
+    return [name for name in old if _remove(name, engine)]
+
+
+def _created(volume: Mapping[str, Any]) -> datetime:
+    # 2026-12-31T23:59:59Z, or with +01:00
+    return datetime.fromisoformat(volume["CreatedAt"].replace("Z", "+00:00"))
