@@ -120,14 +120,15 @@ def _substituted(word: str, variables: Mapping[str, str]) -> str | None:
 
     def value(match: re.Match[str]) -> str:
         nonlocal unknown
-        found, operator, other = variables.get(match[1] or match[2]), match[3] or "", match[4] or ""
+        name, operator, other = match[1] or match[2], match[3] or "", match[4] or ""
+        found = variables.get(name)
         there = bool(found) if operator.startswith(":") else found is not None
-        if operator.endswith("+"):
-            return other if there else ""
-        if not there and operator:
-            return other
-        unknown = unknown or found is None
-        return found or ""
+        if there and not operator.endswith("+"):
+            return found or ""
+        if operator and (there or operator.endswith("-")):
+            return _VARIABLE.sub(value, other)
+        unknown = unknown or not operator
+        return ""
 
     filled = _VARIABLE.sub(value, word.strip("\"'"))
     return None if unknown or not filled else filled
