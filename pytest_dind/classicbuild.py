@@ -60,16 +60,17 @@ def _dockerfile(context: Context) -> tuple[str, Mapping[str, str]]:
 
 
 def _follow(lines: Iterator[Mapping[str, Any]], output: Output) -> None:
-    partial = ""
-    for line in lines:
-        if "error" in line:
-            output.add(partial)
-            raise output.error(_with_cure(str(line["error"]).strip()))
+    partial, failure = "", ""
+    for line in lines:  # To the end, with which the connection is closed.
+        failure = failure or str(line.get("error") or "")
         *whole, partial = (partial + line.get("stream", "")).split("\n")
         for text in whole:
             output.add(text)
             if match := _STEP.fullmatch(text.strip()):
                 output.begin(match[1], match[2], match[3])
+    output.add(partial)
+    if failure:
+        raise output.error(_with_cure(failure.strip()))
 
 
 def _with_cure(reason: str) -> str:

@@ -60,15 +60,19 @@ def _whole(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _lacking(file: IO[bytes], api: Any) -> Iterator[bytes]:
-    """Yield the archive without the layers that the daemon has: it never opens the file of one that it knows."""
+    """Return the archive without the layers that the daemon has: it never opens the file of one that it knows."""
     # https://github.com/moby/moby/blob/v28.5.2/image/tarexport/load.go#L93-L101
+    file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         members = tar.getmembers()
         left_out = _known(tar, {member.name: member for member in members}, api)
+    return _members(file, [member for member in members if member.name not in left_out])
+
+
+def _members(file: IO[bytes], members: list[tarfile.TarInfo]) -> Iterator[bytes]:
     for member in members:
         end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        if member.name not in left_out:
-            yield from _part(file, member.offset, end)
+        yield from _part(file, member.offset, end)
     yield _END
 
 
