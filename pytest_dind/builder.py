@@ -152,7 +152,11 @@ def _build(job: Job, daemon: Workshop, settings: Settings, engine: HostEngine) -
             raise output.error(str(error)) from error
     api: Any = daemon.client.api
     with progress.stage(f"saving {what}"):
-        _write(job.archive, api.get_image(job.tag))
+        try:
+            _write(job.archive, api.get_image(job.tag))
+        except OSError as error:
+            reason = f"{error}. It goes to {job.archive.parent}; is there room?"
+            raise ImageBuildError(str(what), "saving the image", reason) from error
     return Done(str(api.inspect_image(job.tag)["Id"]), digest)
 
 
