@@ -115,20 +115,38 @@ def _is_its_own(path: Path) -> bool:
 
 def keep(value: object, where: str) -> str:
     """When daemons are kept."""
-    if value not in KEEP:
-        raise SettingsError(where, value, f"is none of {', '.join(KEEP)}")
+    return one_of(KEEP, value, where)
+
+
+def one_of(known: tuple[str, ...], value: object, where: str) -> str:
+    """One of the words that are known."""
+    if value not in known:
+        raise SettingsError(where, value, f"is none of {', '.join(known)}")
     return str(value)
 
 
 def seconds(value: object, where: str) -> float:
     """A number of seconds above 0."""
-    try:
-        found = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        found = 0.0
-    if isinstance(value, bool) or not 0 < found < float("inf"):
+    found = _number(value)
+    if not 0 < found < float("inf"):
         raise SettingsError(where, value, "is not a number of seconds above 0, such as 30 or 0.5")
     return found
+
+
+def days(value: object, where: str) -> float:
+    """A number of days, 0 or more."""
+    found = _number(value)
+    if not 0 <= found < float("inf"):
+        raise SettingsError(where, value, "is not a number of days of at least 0, such as 7 or 0.5")
+    return found
+
+
+def _number(value: object) -> float:
+    """Return a number; one that nothing is equal to, above or below, where it is none."""
+    try:
+        return float("nan") if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def size(value: object, where: str) -> int:
@@ -144,11 +162,8 @@ def size(value: object, where: str) -> int:
 
 def cpus(value: object, where: str) -> float:
     """A number of CPUs."""
-    try:
-        found = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        found = 0.0
-    if isinstance(value, bool) or not LEAST_CPUS <= found < float("inf"):
+    found = _number(value)
+    if not LEAST_CPUS <= found < float("inf"):
         raise SettingsError(where, value, "is not a number of CPUs of at least 0.01, such as 1.5")
     return found
 

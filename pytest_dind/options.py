@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from . import checks
+from . import checks, sources
 from .errors import SettingsError
 from .settings import OPTIONS, Option, Settings
 
@@ -104,11 +104,20 @@ def _ini(config: pytest.Config, name: str) -> Any:
 
 def _beside_the_ini_file(config: pytest.Config, option: Option, said: Any) -> Any:
     """Paths in an ini file count from where that lies, as pytest's own do; `~` is the user's home."""
-    if said is None or config.inipath is None or option.parse not in (checks.mount, checks.daemon_config):
+    if said is None or config.inipath is None:
         return said
     folder = config.inipath.parent
-    paths = [str(folder / os.path.expanduser(part)) for part in ([said] if isinstance(said, str) else said)]  # noqa: PTH111 (raises nothing without a home)
-    return paths if option.many else paths[0]
+
+    def beside(part: str) -> Any:
+        if option.parse is sources.build:
+            return sources.build(part, f"ini {option.ini}", folder)
+        if option.parse in (checks.mount, checks.daemon_config) or (
+            option.parse is sources.preload and sources.is_file(part)
+        ):
+            return str(folder / os.path.expanduser(part))  # noqa: PTH111 (raises nothing without a home)
+        return part
+
+    return [beside(part) for part in said] if option.many else beside(said)
 
 
 def shows_only(options: Any) -> bool:

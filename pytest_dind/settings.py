@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import checks
+from . import checks, sources
+from .build import Build
 from .checks import KEEP
 from .errors import SettingsError
+from .sources import PULL
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,43 @@ OPTIONS = (
     ),
     Option(
         "preload",
-        checks.image,
-        "Image that every daemon has inside from the start: streamed from the host engine, or "
-        "pulled inside where that has not got it. May be given several times.",
-        "IMAGE",
+        sources.preload,
+        "Image that every daemon has inside from the start: streamed from the host engine, or pulled inside where that "
+        "has not got it; or a file of docker save, such as ./app.tar. May be given several times.",
+        "IMAGE|FILE",
+        many=True,
+    ),
+    Option(
+        "builds",
+        sources.build,
+        "Image that is built once and then inside every daemon: 'TAG PATH [dockerfile=NAME] [target=STAGE] "
+        "[buildargs.NAME=VALUE]…'. May be given several times.",
+        "BUILD",
+        many=True,
+        marker=False,
+    ),
+    Option(
+        "pull",
+        sources.pull,
+        "When the images to preload are pulled inside, with your log-ins: those that the host engine has not got "
+        "(missing, the default), always anew in each run, or never.",
+        "|".join(PULL),
+        marker=False,
+    ),
+    Option(
+        "registry_mirror",
+        sources.registry_mirror,
+        "Mirror of Docker Hub that the daemons pull from, such as http://mirror.example:5000. "
+        "May be given several times.",
+        "URL",
+        many=True,
+    ),
+    Option(
+        "insecure_registry",
+        sources.insecure_registry,
+        "Registry, or range of addresses, that the daemons use without TLS, or without checking its certificate. "
+        "May be given several times.",
+        "HOST[:PORT]|CIDR",
         many=True,
     ),
     Option(
@@ -92,6 +127,22 @@ OPTIONS = (
         "|".join(KEEP),
     ),
     Option("start_timeout", checks.seconds, "Seconds that a daemon may take to answer (default: 120).", "SECONDS"),
+    Option(
+        "lock_timeout",
+        checks.seconds,
+        "Seconds to wait for another process that fills an image store or builds an image (default: 900).",
+        "SECONDS",
+        marker=False,
+    ),
+    Option("build_timeout", checks.seconds, "Seconds that a build may take (default: 1800).", "SECONDS", marker=False),
+    Option(
+        "store_keep",
+        checks.days,
+        "Days after which an image store that no run has used is removed, at the end of a run (default: 7); "
+        "with 0 none outlives its run.",
+        "DAYS",
+        marker=False,
+    ),
     Option(
         "memory",
         checks.size,
@@ -125,7 +176,14 @@ OPTIONS = (
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 #: Words of markers and dind_factory that are not the name of the field.
-_PLURALS = {"daemon_args": "daemon_arg", "mounts": "mount"}
+_PLURALS = {
+    "daemon_args": "daemon_arg",
+    "insecure_registries": "insecure_registry",
+    "mounts": "mount",
+    "registry_mirrors": "registry_mirror",
+}
+#: What dockerd takes from its command line or from daemon.json, and refuses to take from both.
+_IN_ONE_PLACE = {"registry_mirror": "registry-mirrors", "insecure_registry": "insecure-registries"}
 
 
 @dataclass(frozen=True)
@@ -136,12 +194,19 @@ class Settings:
     """
 
     image: str = "docker:dind"
-    preload: tuple[str, ...] = ()
+    preload: tuple[str | Path, ...] = ()
+    builds: tuple[Build, ...] = ()
+    pull: str = "missing"
+    registry_mirror: tuple[str, ...] = ()
+    insecure_registry: tuple[str, ...] = ()
     daemon_arg: tuple[str, ...] = ()
     config: Mapping[str, Any] | None = None
     mount: tuple[Path, ...] = ()
     keep: str = "never"
     start_timeout: float = 120.0
+    lock_timeout: float = 900.0
+    build_timeout: float = 1800.0
+    store_keep: float = 7.0
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
@@ -153,6 +218,12 @@ class Settings:
         for option in OPTIONS:
             checked = option.check(getattr(self, option.name), f"Settings({option.name}=…)")
             object.__setattr__(self, option.name, checked)
+        for name, key in _IN_ONE_PLACE.items():
+            if getattr(self, name) and key in (self.config or {}):
+                flag = _BY_NAME[name].flag
+                raise SettingsError(
+                    "Settings(config=…)", key, f"is said by {flag}, too, and dockerd takes it from one place only"
+                )
 
     def changed(self, where: str, **changes: Any) -> Settings:
         """Return these settings with some changed; `where` is named when a change cannot be used.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pytest_dind import Settings, SettingsError
+from pytest_dind.build import Build
 from pytest_dind.options import is_wanted, resolve
 from pytest_dind.settings import OPTIONS, Option
 
@@ -37,11 +39,17 @@ MARK = {"mtu": 1300}
 GIVEN = [
     Given("image", "mark:1", "mark:1", "line:1", "line:1", "ini:1", "ini:1", "docker:dind"),
     Given("preload", [], (), "line:1", ("line:1",), "ini:1", ("ini:1",), ()),
+    Given("pull", None, None, "always", "always", "never", "never", "missing"),
+    Given("registry_mirror", [], (), "http://line", ("http://line",), "https://ini:1/", ("https://ini:1/",), ()),
+    Given("insecure_registry", ["m:1"], ("m:1",), "10.0.0.0/8", ("10.0.0.0/8",), "[::1]:5", ("[::1]:5",), ()),
     Given("daemon_arg", ["--mtu=1"], ("--mtu=1",), "--mtu=2", ("--mtu=2",), "--mtu=3", ("--mtu=3",), ()),
     Given("config", {}, {}, "line.json", {"mtu": 2}, "ini.json", {"mtu": 3}, None),
     Given("mount", [], (), "line", (Path("line"),), "ini", (Path("ini"),), ()),
     Given("keep", "never", "never", "failed", "failed", "always", "always", "never"),
     Given("start_timeout", 0.5, 0.5, "2", 2.0, "3", 3.0, 120.0),
+    Given("lock_timeout", None, None, "2", 2.0, "3", 3.0, 900.0),
+    Given("build_timeout", None, None, "2", 2.0, "3", 3.0, 1800.0),
+    Given("store_keep", None, None, "0", 0.0, "0.5", 0.5, 7.0),
     Given("memory", None, None, "64m", 64 * 1024**2, "1.5g", 3 * 1024**3 // 2, None),
     Given("cpus", 0.5, 0.5, "1", 1.0, "1.5", 1.5, None),
     Given("pids", 100, 100, "200", 200, "300", 300, None),
@@ -53,17 +61,30 @@ GIVEN = [
 BAD = [
     ("image", "two words", "two words", "is not the name of an image; give one such as docker:28-dind"),
     ("preload", "-dash", ["-dash"], "is not the name of an image; give one such as docker:28-dind"),
+    ("builds", "app:1", ["app:1"], "is not a build; give TAG PATH"),
+    ("pull", "sometimes", "sometimes", "is none of missing, always, never"),
+    ("registry_mirror", "mirror:5000", ["mirror:5000"], "is not the URL of a mirror; give one such as http://mirror"),
+    (
+        "insecure_registry",
+        "http://host",
+        ["http://host"],
+        "is not a registry; give host, host:port, or a range such as",
+    ),
     ("daemon_arg", "mtu", ["mtu"], "is not an argument of dockerd; give it whole, such as --mtu=1400"),
     ("config", "no.json", "no.json", "cannot be read: No such file or directory"),
     ("mount", "/no/such/path", ["/no/such/path"], "does not exist on this machine"),
     ("keep", "sometimes", "sometimes", "is none of never, failed, always"),
     ("start_timeout", "0", 0, "is not a number of seconds above 0, such as 30 or 0.5"),
+    ("lock_timeout", "0", 0, "is not a number of seconds above 0, such as 30 or 0.5"),
+    ("build_timeout", "x", True, "is not a number of seconds above 0, such as 30 or 0.5"),
+    ("store_keep", "-1", -1, "is not a number of days of at least 0, such as 7 or 0.5"),
     ("memory", "5m", "5m", "is not a size of at least 6m; give bytes, or a number with k, m, g or t: 512m"),
     ("cpus", "0", 0, "is not a number of CPUs of at least 0.01, such as 1.5"),
     ("pids", "-1", -1, "is not a whole number above 0, such as 4096"),
     ("runtime", " ", "", "is not a text; give one that is not empty"),
     ("network", "host", "host", "would share a network stack"),
 ]
+BAD_IN_MARKERS = [bad for bad in BAD if BY_NAME[bad[0]].marker]
 bad_values = pytest.mark.parametrize(("name", "text", "value", "rule"), BAD, ids=[bad[0] for bad in BAD])
 
 
@@ -81,9 +102,9 @@ def shown(value: Any) -> str:
 
 
 def test_these_tables_speak_of_every_option() -> None:
-    switches = {option.name for option in OPTIONS if option.name == "environ"}
-    assert {given.name for given in GIVEN} | switches == set(BY_NAME)
-    assert {bad[0] for bad in BAD} | switches == set(BY_NAME)
+    # A switch has no value, and what a build says needs files; they have tests of their own.
+    assert {given.name for given in GIVEN} | {"environ", "builds"} == set(BY_NAME)
+    assert {bad[0] for bad in BAD} | {"environ"} == set(BY_NAME)
     assert [field.name for field in dataclasses.fields(Settings)] == [option.name for option in OPTIONS]
 
 
@@ -112,8 +133,12 @@ def test_marker_beats_command_line_beats_environment_beats_ini_beats_default(
         assert settled() == "environment:1"
     assert settled(line) == absolute(given.on_line)
 
+    if not option.marker:
+        return
     (settings,) = resolve(pytester.parseconfig(line))
-    word = {"daemon_arg": "daemon_args", "mount": "mounts"}.get(given.name, given.name)
+    plurals = {"insecure_registry": "insecure_registries"}
+    plurals |= {name: f"{name}s" for name in ("daemon_arg", "mount", "registry_mirror")}
+    word = plurals.get(given.name, given.name)
     assert getattr(settings.changed("here", **{word: given.marker}), given.name) == given.marked
 
 
@@ -173,11 +198,18 @@ def test_paths_in_an_ini_file_count_from_where_it_lies_and_a_tilde_from_home(pyt
     project = pytester.mkdir("project")
     (project / "data").mkdir()
     (project / "daemon.json").write_text('{"mtu": 1400}')
-    (project / "pytest.ini").write_text("[pytest]\ndind_mount =\n  data\n  ~\ndind_config = daemon.json")
+    (project / "app.tar").touch()
+    (project / "Dockerfile").touch()
+    (project / "pytest.ini").write_text(
+        "[pytest]\ndind_mount =\n  data\n  ~\ndind_config = daemon.json\n"
+        "dind_preload =\n  app.tar\n  app\ndind_builds =\n  app:1 . target=tests"
+    )
     (settings,) = resolve(pytester.parseconfig("-c", "project/pytest.ini"))
     # pytester's HOME is its own directory.
     assert settings.mount == (project / "data", pytester.path)
     assert settings.config == {"mtu": 1400}
+    assert settings.preload == (project / "app.tar", "app")
+    assert settings.builds == (Build(project, tag="app:1", target="tests"),)
 
 
 @pytest.mark.parametrize("table", ["tool.pytest.ini_options", "tool.pytest"])
@@ -207,11 +239,24 @@ def test_paths_on_the_command_line_count_from_the_current_directory(pytester: py
     (project / "pytest.ini").touch()
     pytester.mkdir("data")
     (pytester.path / "daemon.json").write_text('{"mtu": 1400}')
+    (pytester.path / "app.tgz").touch()
+    (pytester.path / "data" / "Dockerfile").touch()
     (settings,) = resolve(
-        pytester.parseconfig("-c", "project/pytest.ini", "--dind-mount=data", "--dind-config=daemon.json")
+        pytester.parseconfig(
+            "-c",
+            "project/pytest.ini",
+            "--dind-mount=data",
+            "--dind-config=daemon.json",
+            "--dind-preload=app.tgz",
+            "--dind-preload=~/app.tgz",
+            "--dind-builds=app:1 data",
+        )
     )
     assert settings.mount == (pytester.path / "data",)
     assert settings.config == {"mtu": 1400}
+    # pytester's HOME is its own directory.
+    assert settings.preload == (pytester.path / "app.tgz",) * 2
+    assert settings.builds == (Build(pytester.path / "data", tag="app:1"),)
 
 
 def test_an_empty_value_in_the_ini_file_or_the_environment_says_nothing(
@@ -255,7 +300,7 @@ def test_a_bad_value_in_settings_is_refused(name: str, text: str, value: Any, ru
     assert caught.value.where == f"Settings({name}=…)"
 
 
-@pytest.mark.parametrize(("name", "value", "rule"), [(bad[0], *bad[2:]) for bad in BAD], ids=[bad[0] for bad in BAD])
+@pytest.mark.parametrize(("name", "value", "rule"), [(bad[0], *bad[2:]) for bad in BAD_IN_MARKERS])
 def test_a_bad_value_in_a_marker_is_one_usage_error_before_the_first_test_runs(
     name: str, value: object, rule: str, inner: InnerRun, image: str
 ) -> None:
@@ -275,7 +320,7 @@ def test_a_bad_value_in_a_marker_is_one_usage_error_before_the_first_test_runs(
 
 
 def test_a_bad_value_for_dind_factory_is_an_error_of_the_test_that_gives_it(inner: InnerRun, image: str) -> None:
-    cases = [(name, value, f"dind_factory, {name}: {shown(value)} {rule}") for name, _, value, rule in BAD]
+    cases = [(name, value, f"dind_factory, {name}: {shown(value)} {rule}") for name, _, value, rule in BAD_IN_MARKERS]
     inner.pytester.makepyfile(
         f"""
             import pytest
@@ -289,24 +334,28 @@ def test_a_bad_value_for_dind_factory_is_an_error_of_the_test_that_gives_it(inne
         """
     )
     result = inner.pytester.runpytest_inprocess("--dind", f"--dind-image={image}", "-p", "no:xdist")
-    result.assert_outcomes(passed=len(BAD))
+    result.assert_outcomes(passed=len(BAD_IN_MARKERS))
     assert inner.left() == []
 
 
-@pytest.mark.parametrize("marker", ["image=['a', 'b']", "memroy='2g'", "environ=True", "'2g'"])
+@pytest.mark.parametrize("marker", ["image=['a', 'b']", "memroy='2g'", "environ=True", "pull='never'", "'2g'"])
 def test_the_marker_takes_settings_of_a_daemon_as_keywords_only(marker: str, inner: InnerRun, image: str) -> None:
     inner.pytester.makepyfile(
         test_it=f"import pytest\n@pytest.mark.dind({marker})\ndef test_it(dind_fresh_daemon): pass"
     )
     result = inner.pytester.runpytest_inprocess("--dind", f"--dind-image={image}", "-p", "no:xdist")
     where = "test_it.py::test_it, @pytest.mark.dind"
-    words = "config, cpus, daemon_arg, daemon_args, image, keep, memory, mount, mounts, network, pids, preload"
+    words = (
+        "config, cpus, daemon_arg, daemon_args, image, insecure_registries, insecure_registry, keep, memory, mount, "
+        "mounts, network, pids, preload, registry_mirror, registry_mirrors"
+    )
     usage_error(
         result,
         {
             "image=['a', 'b']": f"{where}, image: ['a', 'b'] is not a text",
             "memroy='2g'": f"{where}: 'memroy' is not a setting of a daemon; there are {words}, runtime, start_timeout",
             "environ=True": f"{where}: 'environ' is not a setting of a daemon; there are {words}",
+            "pull='never'": f"{where}: 'pull' is not a setting of a daemon; there are {words}",
             "'2g'": f"{where}: '2g' is not named; the marker takes keywords only, such as memory='2g'",
         }[marker],
     )
@@ -477,3 +526,55 @@ def test_settings_cannot_be_changed_in_place() -> None:
     changed = settings.changed("here", memory="1g", daemon_args=["-D"])
     assert (settings.memory, settings.daemon_arg) == (None, ())
     assert (changed.memory, changed.daemon_arg) == (1024**3, ("-D",))
+
+
+@pytest.mark.parametrize(
+    "file", ["./no", "../no", "/no/such/path", "~/no", "no.tar", "no.tar.gz", "no.tgz", Path("no")]
+)
+def test_a_file_to_preload_that_is_not_there_is_not_taken_for_an_image(file: str | Path) -> None:
+    rule = f"{str(file)!r} is a file of images that cannot be read: No such file or directory"
+    with pytest.raises(SettingsError, match=re.escape(rule)):
+        Settings(preload=(file,))
+
+
+@pytest.mark.parametrize("name", ["tar", "app:1.tar.9", "host/app", "host:5000/app:1", "a.tgz/b"])
+def test_an_image_that_only_looks_like_a_file_is_an_image(name: str) -> None:
+    assert Settings(preload=(name,)).preload == (name,)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mirror", "ftp://mirror", "http://", "http://user:word@mirror", "http://m/?a=b", "http://m:x", "http://m:99999"],
+)
+def test_what_dockerd_takes_for_no_mirror_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"is not the URL of a mirror; .* without a login"):
+        Settings(registry_mirror=(url,))
+
+
+@pytest.mark.parametrize(
+    "place", ["http://host", "host:0", "host:99999", "-host", "10.0.0.0/99", "host/app", ":5000", "a b"]
+)
+def test_what_dockerd_takes_for_no_registry_is_refused(place: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"is not a registry; give host, host:port, or a range such as 10\.0\.0\.0/8"
+    ):
+        Settings(insecure_registry=(place,))
+
+
+@pytest.mark.parametrize(
+    "place", ["host", "host.example:5000", "10.0.0.1:5000", "10.0.0.0/8", "fd00::/8", "[fd00::1]:5000"]
+)
+def test_a_registry_is_a_host_with_or_without_a_port_or_a_range(place: str) -> None:
+    assert Settings(insecure_registry=(place,)).insecure_registry == (place,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "flag"),
+    [({"registry_mirror": ("http://m",)}, "registry-mirrors", "--dind-registry-mirror"),
+     ({"insecure_registry": ("m",)}, "insecure-registries", "--dind-insecure-registry")],
+)  # fmt: skip
+def test_registries_are_said_in_one_place_only_as_dockerd_wants_it(
+    changes: dict[str, Any], key: str, flag: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"'{key}' is said by {flag}, too, and dockerd takes it from one place"):
+        Settings(config={key: ["x"]}, **changes)
