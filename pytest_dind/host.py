@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .context import engine_address, root_cause
 from .diagnosis import diagnose
@@ -155,7 +155,7 @@ class HostEngine:
                 answer = self.api.create_container_from_config(container, name)
         return str(answer["Id"])
 
-    def put(self, container: str, archive: bytes) -> None:
+    def put(self, container: str, archive: bytes | BinaryIO) -> None:
         """Unpack a tar file at the root of a container, running or not."""
         with self._asked_for(container):
             self.api.put_archive(container, "/", archive)

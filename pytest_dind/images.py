@@ -43,6 +43,14 @@ def identity(wanted: str | Path, engine: HostEngine, pull: str) -> str:
     return f"pulled:{wanted}"
 
 
+def is_at_hand(wanted: str | Path, engine: HostEngine, pull: str) -> bool:
+    """Whether an image can surely be had: it need not be pulled."""
+    try:
+        return not identity(wanted, engine, pull).startswith("pulled:")
+    except ImageNotFoundError:
+        return False
+
+
 def bring(
     wanted: str | Path,
     engine: HostEngine,
