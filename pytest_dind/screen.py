@@ -16,6 +16,7 @@ from typing import Any, Protocol
 _ERASE = "\x1b[J"
 _ROOM_BELOW = "\x1bD\x1b[A"
 _SAVE, _RESTORE = "\x1b7", "\x1b8"
+_NEXT_LINE = "\r\x1b[B"
 
 
 class Writer(Protocol):
@@ -82,7 +83,7 @@ class Screen:
             except OSError:  # the terminal has gone
                 return
             shown = _printable(text)[: max(columns - 1, 0)]
-            self._put(f"{_ERASE}{_ROOM_BELOW}{_SAVE}\r\n{shown}{_RESTORE}")
+            self._put(f"{_ERASE}{_ROOM_BELOW}{_SAVE}{_NEXT_LINE}{shown}{_RESTORE}")
 
     def erase(self) -> None:
         """Take the live line away."""
