@@ -11,13 +11,14 @@ from pathlib import Path
 
 from .errors import SettingsError
 
-#: https://github.com/distribution/reference/blob/main/regexp.go, without a digest: a build cannot have one.
+#: https://github.com/distribution/reference/blob/main/regexp.go, without a digest: a build cannot have one. Texts, and
+#: compiled where they are needed: this module is imported by every run of pytest.
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _DOMAIN = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"
-_TAG = re.compile(rf"{_DOMAIN}{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?")
-_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(r"[A-Za-z0-9_.-]+")
-_STAGE = re.compile(r"[A-Za-z0-9_.-]+")
+_TAG = rf"{_DOMAIN}{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?"
+_ARGUMENT = r"[A-Za-z_][A-Za-z0-9_]*"
+_ID = r"[A-Za-z0-9_.-]+"
+_STAGE = r"[A-Za-z0-9_.-]+"
 
 
 @dataclass(frozen=True, init=False)
@@ -74,8 +75,8 @@ class Build:
         return self.tag or str(self.path)
 
 
-def _matching(pattern: re.Pattern[str], value: object, where: str, rule: str) -> str | None:
-    if value is not None and not (isinstance(value, str) and pattern.fullmatch(value)):
+def _matching(pattern: str, value: object, where: str, rule: str) -> str | None:
+    if value is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
         raise SettingsError(where, value, rule)
     return value
 
@@ -89,7 +90,7 @@ def _absolute(value: object, where: str) -> Path:
 def _arguments(value: object, where: str) -> dict[str, str]:
     found = {}
     for name, argument in _items(value, where):
-        if not _ARGUMENT.fullmatch(name):
+        if not re.fullmatch(_ARGUMENT, name):
             raise SettingsError(where, name, "is not the name of a build argument; see ARG in the Dockerfile")
         if not isinstance(argument, str):
             raise SettingsError(where, argument, f"is not a text, as the build argument {name} must be")
@@ -100,7 +101,7 @@ def _arguments(value: object, where: str) -> dict[str, str]:
 def _secrets(value: object, where: str) -> dict[str, Path]:
     found = {}
     for name, source in _items(value, where):
-        if not _SECRET.fullmatch(name):
+        if not re.fullmatch(_ID, name):
             raise SettingsError(where, name, "is not the id of a secret; see RUN --mount=type=secret,id=…")
         found[name] = _absolute(source, where)
         if not found[name].is_file():

@@ -227,10 +227,17 @@ def _remove(volume: str, engine: HostEngine) -> bool:
     return True
 
 
-def volumes(engine: HostEngine) -> Sequence[Mapping[str, Any]]:
-    """Return all builders' volumes on the engine, whoever made them."""
-    found = engine.api.volumes(filters={"label": f"{ROLE}=builder"})["Volumes"] or []
-    return sorted(found, key=lambda one: str(one["Name"]))
+def own_volumes(engine: HostEngine) -> list[str]:
+    """Return the names of the builders' volumes that only this user on this machine uses."""
+    return [name for name in map(_name, _volumes(engine)) if name.startswith(_prefix())]
+
+
+def _volumes(engine: HostEngine) -> list[Mapping[str, Any]]:
+    return engine.api.volumes(filters={"label": f"{ROLE}=builder"})["Volumes"] or []
+
+
+def _name(volume: Mapping[str, Any]) -> str:
+    return str(volume["Name"])
 
 
 def remove_all(engine: HostEngine, older_than_days: float = 0) -> list[str]:
@@ -239,7 +246,7 @@ def remove_all(engine: HostEngine, older_than_days: float = 0) -> list[str]:
     :param older_than_days: Only those made longer ago than that; whoever needs one makes it anew, with an empty cache.
     """
     limit = datetime.now(timezone.utc) - timedelta(days=older_than_days)
-    old = [str(volume["Name"]) for volume in volumes(engine) if _created(volume) <= limit]
+    old = [_name(volume) for volume in _volumes(engine) if _created(volume) <= limit]
     return [name for name in old if _remove(name, engine)]
 
 

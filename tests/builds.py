@@ -78,8 +78,7 @@ def workplace(image: str, directory: Path) -> Iterator[Workplace]:
         try:
             yield Workplace(engine, owner, image)
         finally:
-            own = [one["Name"] for one in builder.volumes(engine) if one["Name"].startswith(builder._prefix())]
-            for name in own:
+            for name in builder.own_volumes(engine):
                 engine.api.remove_volume(name)
             owner.release()
             engine.close()

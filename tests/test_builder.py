@@ -266,6 +266,6 @@ def test_an_image_that_a_build_needs_and_nobody_has_is_told(place: Workplace, tm
 
 
 def test_builders_are_removed_by_age(place: Workplace) -> None:
-    mine = {one["Name"] for one in builder.volumes(place.engine) if one["Name"].startswith(builder._prefix())}
+    mine = set(builder.own_volumes(place.engine))
     assert mine
     assert not mine & set(builder.remove_all(place.engine, older_than_days=1))
