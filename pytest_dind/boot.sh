@@ -74,6 +74,8 @@ seal() {
         rm -rf adopt/image/overlay2/layerdb/tmp adopt/image/overlay2/layerdb/mounts
         seal_layers overlay2 diff
         cp -a overlay2/l adopt/overlay2/
+        # By this file dockerd knows a layer that is only read; it makes it when the first container or layer is on top.
+        for layer in adopt/overlay2/*/link; do : >"${layer%link}committed"; done
         ;;
     overlayfs)
         snapshotter=$root/io.containerd.snapshotter.v1.overlayfs

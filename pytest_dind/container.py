@@ -57,7 +57,7 @@ def describe(
     transport: UnixSocket,
     ownership: Ownership,
     base_temp: BaseTemp | None,
-    storage: Storage = Storage(),  # noqa: B008 (frozen)
+    storage: Storage = Storage(),
 ) -> Mapping[str, Any]:
     """Return the body of the engine's `POST /containers/create`."""
     # https://docs.docker.com/reference/api/engine/#tag/Container/operation/ContainerCreate
@@ -95,7 +95,9 @@ def boot_archive() -> bytes:
 def _boot_arguments(settings: Settings, transport: UnixSocket) -> list[str]:
     config = "" if settings.config is None else json.dumps(dict(settings.config))
     owner = "" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
-    return [config, str(transport.directory), owner, f"--group={os.getegid()}", *settings.daemon_arg]
+    registries = [f"--registry-mirror={url}" for url in settings.registry_mirror]
+    registries += [f"--insecure-registry={place}" for place in settings.insecure_registry]
+    return [config, str(transport.directory), owner, f"--group={os.getegid()}", *registries, *settings.daemon_arg]
 
 
 def _mounts(

@@ -6,16 +6,19 @@ import dataclasses
 import os
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from . import images, inside
-from .container import BaseTemp
+from . import built, images, inside
+from .build import Build
+from .container import BaseTemp, Storage
 from .environment import variables, without_misleading
-from .errors import DaemonStateError
+from .errors import DaemonStartError, DaemonStateError
+from .fill import store_for, warn_of_loading
 from .host import HostEngine
 from .life import Life
 from .owner import Owner
 from .settings import Settings
+from .store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,12 +46,17 @@ class Daemon:
         self.settings = dataclasses.replace(settings, image=engine.image_named(settings.image))
         self.engine = engine
         self.kept = False
+        #: Why its images were loaded one by one, at a price, and not adopted from a store; empty if they were not.
+        self.loaded_because = ""
         self._base_temp = base_temp
         self._pid = os.getpid()
         self._client: docker.DockerClient | None = None
         self._env: dict[str, str] = {}
         self._nested: list[Daemon] = []
         self._closes_engine = False
+        self._adopts = True
+        #: The image store that it adopts; None if it is to have no images, or lost it.
+        self.store: Store | None = None
         self._life = Life.planned(engine, owner)
 
     @classmethod
@@ -77,17 +85,41 @@ class Daemon:
 
     def _begin(self) -> None:
         try:
-            self._life.begin(self.settings, self._base_temp, then=self._furnish)
+            if self._adopts and self.store is None:
+                self.store = store_for(self.settings, self.engine, self._life.owner)
+            try:
+                self._start(self.store)
+            except DaemonStartError as error:
+                if self.store is None:
+                    raise
+                # A store must never be why a run fails. If it is not why, this fails again, in the same way.
+                self.store, self._adopts = None, False
+                self._start(None)
+                self.loaded_because = f"with it, {error}"
         except BaseException:
             self._end()
             raise
+        warn_of_loading(self.loaded_because)
+
+    def _start(self, store: Store | None) -> None:
+        storage = Storage(store=store.volume if store and not store.refused else None)
+        self._life.begin(self.settings, self._base_temp, then=self._furnish, storage=storage)
 
     def _furnish(self) -> None:
         if self._env:
             self._env.update(self._variables())
+        if self.store is not None:
+            self.loaded_because = self.store.refused
+            if not self.store.refused:
+                if images.present(self.store.images, self.client):
+                    return
+                self.loaded_because = f"not all its images were in the daemon ({self.store.volume})"
         for image in self.settings.preload:
             self._life.check_interrupted()
             self.load(image)
+        for build in self.settings.builds:
+            self._life.check_interrupted()
+            self._have_built(build)
 
     def restart(self) -> None:
         """Start a new, empty daemon in the place of this one, which may be broken: same address, same `client`.
@@ -247,13 +279,27 @@ class Daemon:
         """Return the daemon's own log, all of it or from a `log_position()` on; the last 4 MiB are kept."""
         return self._life.lifeline.log(since) if self._life.lifeline else ""
 
-    def load(self, image: str) -> str:
+    def load(self, image: str | Path) -> str:
         """Bring an image into the daemon: streamed from the host engine, or pulled inside where that has not got it.
 
-        :returns: Its id inside.
+        :param image: Its name, or a tar file as `docker save` makes it.
+        :returns: Its id inside; of several in a tar file, the first one's.
         :raises ImageNotFoundError: it is nowhere.
         """
-        return images.bring(image, self.engine, self.client)
+        return next(iter(images.bring(image, self.engine, self.client, self.settings.pull).values()))
+
+    def build(self, path: Path | str, **how: Any) -> str:
+        """Have an image built, once for all processes that ask for the same, and in this daemon; return its id inside.
+
+        :param path: The directory of the context.
+        :param how: `tag`, `dockerfile`, `buildargs`, `target`, `secrets`; see `Build`.
+        :raises SettingsError: what is said of it cannot be used.
+        :raises ImageBuildError: it cannot be built: the step, and the last 40 lines of what it said.
+        """
+        return self._have_built(Build(path, **how))
+
+    def _have_built(self, build: Build) -> str:
+        return built.build_into(self.client, build, self.engine, self.settings, self._life.owner)
 
     def put(self, source: Path | str, target: str) -> None:
         """Copy a file or directory of this machine into the daemon's container, as the absolute path `target`.
@@ -278,7 +324,9 @@ class Daemon:
         """
         settings = settings or dataclasses.replace(self.settings, network=None, runtime=None)
         engine = HostEngine(self.client, self.host)
-        inner = Daemon.start(settings, engine=engine, owner=self._life.owner, base_temp=self._base_temp)
+        inner = Daemon(settings, engine, self._life.owner, self._base_temp)
+        inner._adopts = False  # A store inside would cost more than it saves, and goes with this daemon.
+        inner._begin()
         self._nested.append(inner)
         return inner
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -138,3 +139,15 @@ def marked(item: pytest.Item, settings: Settings) -> Settings:
             )
         settings = settings.changed(where, **marker.kwargs)
     return settings
+
+
+def preloads(item: pytest.Item) -> list[str | Path]:
+    """Return the images that a test's markers ask for.
+
+    :raises SettingsError: a marker cannot be used.
+    """
+    return [
+        image
+        for marker in item.iter_markers("dind")
+        for image in Settings().changed(item.nodeid, preload=marker.kwargs.get("preload", ())).preload
+    ]

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from . import images, store
 from .container import BaseTemp
 from .daemon import Daemon
 from .environment import Patched
@@ -31,8 +33,9 @@ class Runtime:
         self.daemons: list[Daemon] = []
         self._failed: list[Daemon] = []
         self._session_settings: Settings | None = None
-        self._wanted: tuple[str, ...] = ()
-        self._missing: dict[str, ImageNotFoundError] = {}
+        self._wanted: tuple[str | Path, ...] = ()
+        self._expected: tuple[str | Path, ...] = ()
+        self._missing: dict[str | Path, ImageNotFoundError] = {}
         self.has_started = False
         self._environ: Patched | None = None
 
@@ -54,7 +57,9 @@ class Runtime:
             return self.session
         if self.session is not None:
             self.stop(self.session)
-        self.session = self.start(settings)
+        known = (image for image in self._expected if images.is_at_hand(image, self.engine, settings.pull))
+        preload = tuple(dict.fromkeys((*settings.preload, *known)))
+        self.session = self.start(dataclasses.replace(settings, preload=preload))
         self._session_settings = settings
         wanted, self._wanted = self._wanted, ()
         for image in wanted:
@@ -79,20 +84,24 @@ class Runtime:
         for daemon in self.daemons:
             daemon.settle(base_temp)
 
-    def want(self, images: Iterable[str]) -> None:
+    def expect(self, wanted: Iterable[str | Path]) -> None:
+        """Hear which images tests will want in the session daemon: it starts with those that can surely be had."""
+        self._expected = tuple(dict.fromkeys(wanted))
+
+    def want(self, wanted: Iterable[str | Path]) -> None:
         """Have images in the session daemon: now, or from its start."""
-        for image in images:
+        for image in wanted:
             if self.session is not None:
                 self.session.load(image)  # Two questions, if it is there; an earlier test may have removed it.
             if image not in self._wanted:
                 self._wanted += (image,)
 
-    def require(self, images: Iterable[str]) -> None:
+    def require(self, wanted: Iterable[str | Path]) -> None:
         """Fail for wanted images that the session daemon could not get when it started.
 
         :raises ImageNotFoundError: one is nowhere.
         """
-        for image in images:
+        for image in wanted:
             if image in self._missing:
                 raise self._missing.pop(image)
 
@@ -122,6 +131,8 @@ class Runtime:
         """Start a daemon that lives until `stop`, at the longest until `close`."""
         daemon = Daemon.start(settings, engine=self.engine, owner=self.owner, base_temp=self.base_temp)
         self.daemons.append(daemon)
+        if daemon.store is not None:
+            self.news.append({"store": daemon.store.key})
         self.news.append({"started": daemon.name, "seconds": daemon.start_seconds})
         self.has_started = True
         return daemon
@@ -146,6 +157,7 @@ class Runtime:
     def stop_all(self) -> None:
         """Stop what is left and give the lease up; `os.environ` is as it was before."""
         with ExitStack() as stack:  # Whatever goes wrong with one of them, the others are stopped too.
+            stack.callback(store.let_go)
             if "owner" in self.__dict__:
                 stack.callback(self.__dict__.pop("owner").release)
             for daemon in self.daemons:

@@ -13,7 +13,7 @@ from .basetemp import base_temp_of
 from .container import BaseTemp
 from .daemon import Daemon
 from .errors import DindError, EngineRefusedError, HostEngineError, ImageNotFoundError
-from .options import marked, shows_only
+from .options import marked, preloads, shows_only
 from .runtime import Runtime
 from .settings import Settings
 from .sweep import Swept, sweep, sweep_run
@@ -191,6 +191,12 @@ class Session:
             for item in items:
                 marked(item, self.settings[0])
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Tell the worker's daemon which images its tests will want: alike in all workers, so it is one image store."""
+        if not workers.is_controller(self.config):
+            users = (item for item in session.items if self._uses_session_daemon(item))
+            self.runtime.expect(image for item in users for image in preloads(item))
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
         """Give the test a session daemon that works and has the images that its markers ask for."""
@@ -203,8 +209,7 @@ class Session:
         if uses:
             self._last_user = item.nodeid
         self._positions = {one.name: one.log_position() for one in self.runtime.daemons}
-        markers = item.iter_markers("dind") if uses else ()
-        wanted = [image for marker in markers for image in marker.kwargs.get("preload", ())]
+        wanted = preloads(item) if uses else []
         self.runtime.want(wanted)
         yield
         # Where the daemon started only now: what it could not get is this test's error, and not the daemon's.

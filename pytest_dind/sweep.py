@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 
 from .errors import EngineRefusedError
 from .host import HostEngine
-from .labels import Ownership
+from .labels import ROLE, Ownership
 from .locks import host_id, is_dead
 from .places import leases_dir, sockets_dir
+from .store import all_stores
 from .transport import UnixSocket
+
+#: Volumes that are meant to outlive their owner.
+OUTLIVE = ("store", "builder")
 
 
 @dataclass
@@ -74,7 +78,10 @@ def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept
             kept = True
             continue
         ours = Ownership.read(labels)
-        if ours is None or not condemned(ours):
+        if ours is None or labels.get(ROLE) in OUTLIVE or not condemned(ours):
+            continue
+        # Looked up now: its owner may have made the entry just before it ended.
+        if labels.get(ROLE) == "store-data" and name in {one.volume for one in all_stores(engine)}:
             continue
         try:
             remove[kind](name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from . import inside
 from .container import Storage
@@ -32,7 +32,7 @@ class Workshop:
 
     @property
     def driver(self) -> str:
-        """Its storage driver: overlay2, or overlayfs with the containerd store, …"""
+        """Its storage driver: overlay2, or overlayfs with the containerd store, or another."""
         info: Any = self.client.info()
         return str(info["Driver"])
 
@@ -45,8 +45,8 @@ class Workshop:
         """Run a command beside dockerd; return its exit code and output."""
         return inside.run(self.life.engine.api, self.life.name, argv, environment)
 
-    def put(self, archive: bytes) -> None:
-        """Unpack a tar file at the root of its container."""
+    def put(self, archive: bytes | BinaryIO) -> None:
+        """Unpack a tar file, which may be an open one, at the root of its container."""
         self.life.engine.put(self.life.name, archive)
 
     def shut(self, word: str) -> int:
@@ -58,9 +58,7 @@ class Workshop:
         return self.life.shut(word)
 
 
-def do(
-    job: Callable[[Workshop], Result], volume: str, settings: Settings, engine: HostEngine, owner: Owner
-) -> Result:
+def do(job: Callable[[Workshop], Result], volume: str, settings: Settings, engine: HostEngine, owner: Owner) -> Result:
     """Have a job done by a daemon whose data is the named volume; nothing of the daemon but that is left in the end.
 
     The job runs on a thread of its own. When the calling thread is interrupted, the daemon goes under it, and its next

@@ -18,7 +18,8 @@ import pytest
 
 from pytest_dind import Daemon, Settings
 from pytest_dind.host import HostEngine
-from pytest_dind.labels import HOST, LEASE
+from pytest_dind.labels import HOST, LEASE, ROLE
+from pytest_dind.locks import host_id
 from pytest_dind.owner import Owner
 from pytest_dind.places import sockets_dir
 
@@ -222,8 +223,9 @@ def remains(host: docker.DockerClient) -> set[str]:
     api: Any = host.api
     names = [one["Names"][0].lstrip("/") for one in api.containers(all=True, filters=ours)]
     names += [one["Name"] for one in api.networks(filters=ours)]
-    names += [one["Name"] for one in api.volumes(filters=ours)["Volumes"] or []]
-    return {*names, *map(str, sockets_dir().glob(owner.directory_name(0)[:-1] + "*"))}
+    # Image stores and builders are to stay.
+    names += [one["Name"] for one in api.volumes(filters=ours)["Volumes"] or [] if ROLE not in one["Labels"]]
+    return {*names, *map(str, sockets_dir().glob(f"{host_id()}-{owner.lease.slot}-{owner.lease.token}-*"))}
 
 
 @contextmanager

@@ -1,0 +1,158 @@
+"""Filling an image store: what has to be in it, once for all processes that need the same, and what if that fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from . import builder, built, images, locks, store, workshop
+from .build import Build
+from .errors import DaemonStateError, DindError, DindWarning, ImageStoreError
+from .host import HostEngine
+from .owner import Owner
+from .settings import Settings
+from .store import Store
+from .workshop import Workshop
+
+#: Raised when what boot.sh makes for adoption changes: stores of before are of no use then.
+_LAYOUT = 2
+#: Storage drivers whose data can be adopted, and how boot.sh seals it.
+SEALED = ("overlay2", "overlayfs")
+#: What the daemons say when their disk is full.
+_FULL = re.compile("no space left on device|disk quota exceeded", re.IGNORECASE)
+
+
+def store_for(settings: Settings, engine: HostEngine, owner: Owner) -> Store | None:
+    """Return the complete store with the images that a daemon is to have; None if it is to have none.
+
+    This process holds it from then on. Filled now if it is not there: by this process, or by another that is at it.
+
+    :raises ImageNotFoundError: an image is nowhere.
+    :raises ImageBuildError: one that is to be built cannot be built.
+    :raises ImageStoreError: the store cannot be filled, as the disk is full.
+    :raises LockTimeoutError: another process has been filling it for too long.
+    """
+    if not settings.preload and not settings.builds:
+        return None
+    wanted = Contents.of(settings, engine, owner)
+    store.hold(wanted.key)
+    found = store.find(engine, wanted.key)
+    if found is not None:
+        return found
+    doing = f"filling the image store ({', '.join(_names(settings))})"
+    with locks.held(f"store-{wanted.key}", doing, settings.lock_timeout, owner.worker):
+        return store.find(engine, wanted.key) or _fill(wanted, settings, engine, owner)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a store is to be filled with, as hashes: the same `key` is the same store."""
+
+    key: str
+    purpose: str
+
+    @classmethod
+    def of(cls, settings: Settings, engine: HostEngine, owner: Owner) -> Contents:
+        """Find out what the images are now, without bringing or building any.
+
+        :raises ImageNotFoundError: one is nowhere.
+        :raises ImageBuildError: the context of one that is to be built cannot be read.
+        """
+        names = sorted(_names(settings))
+        identities = [images.identity(wanted, engine, settings.pull) for wanted in settings.preload]
+        identities += [_identity_of(build, settings, engine, owner) for build in settings.builds]
+        # What is pulled anew in each run is of that run.
+        run = owner.run if settings.pull == "always" and settings.preload else ""
+        return cls(
+            key=_hash(_LAYOUT, builder.layout(settings, engine), names, sorted(identities), run),
+            purpose=_hash(owner.project, settings.image, settings.daemon_arg, settings.config, names),
+        )
+
+
+def _names(settings: Settings) -> list[str]:
+    return [*map(str, settings.preload), *map(str, settings.builds)]
+
+
+#: A context of thousands of files takes its time, and a run counts on what it has begun with.
+_identities: dict[tuple[Build, str], str] = {}
+
+
+def _identity_of(build: Build, settings: Settings, engine: HostEngine, owner: Owner) -> str:
+    known = build, builder.layout(settings, engine)
+    if known not in _identities:
+        _identities[known] = built.identity_of(build, engine, settings, owner)
+    return _identities[known]
+
+
+def _hash(*what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+def _fill(wanted: Contents, settings: Settings, engine: HostEngine, owner: Owner) -> Store:
+    files = [built.tar_of(build, engine, settings, owner).path for build in settings.builds]
+    volume = store.create_data(engine, wanted.key, owner.ownership)
+    complete = False
+    try:
+        job = partial(_load_all, [*settings.preload, *files], settings, engine)
+        filled = workshop.do(job, volume, _of_filler(settings), engine, owner)
+        found = store.add(engine, Store(wanted.key, wanted.purpose, owner.project, volume, **filled))
+        complete = not found.refused
+        return found
+    finally:
+        if not complete:
+            store.remove_volume(engine, volume)
+
+
+def _of_filler(settings: Settings) -> Settings:
+    # Its limits are for what tests run; it runs nothing.
+    return dataclasses.replace(
+        settings, preload=(), builds=(), mount=(), memory=None, cpus=None, pids=None, keep="never"
+    )
+
+
+def _load_all(
+    all_wanted: Sequence[str | Path], settings: Settings, engine: HostEngine, daemon: Workshop
+) -> Mapping[str, Any]:
+    driver = daemon.driver
+    if driver not in SEALED:
+        return _refused(f"the daemons' storage driver is {driver}, not one of {', '.join(SEALED)}")
+    found: dict[str, str] = {}
+    try:
+        for wanted in all_wanted:
+            found |= images.bring(wanted, engine, daemon.client, settings.pull, daemon.life.check_interrupted)
+        return {"images": found, "size": daemon.shut(f"seal {driver}")}
+    except (DindError, OSError) as error:  # docker-py's errors are OSErrors
+        if _FULL.search(f"{error}\n{daemon.log}"):
+            reason = f"no space is left where the host engine keeps its volumes ({error})"
+            cure = "See docker system df there; pytest-dind prune removes all image stores."
+            raise ImageStoreError(", ".join(_names(settings)), reason, cure) from error
+        if isinstance(error, DaemonStateError):
+            return _refused(str(error))
+        raise
+
+
+def _refused(reason: str) -> Mapping[str, Any]:
+    return {"images": {}, "size": 0, "refused": reason}
+
+
+_warned: set[str] = set()
+
+
+def warn_of_loading(reason: str) -> None:
+    """Warn, once for each reason, that images are loaded one by one and not adopted; nothing for an empty one."""
+    if not reason or reason in _warned:
+        return
+    _warned.add(reason)
+    with warnings.catch_warnings():
+        # It only costs time; where warnings are errors, this one is not, since no run is to fail for it.
+        warnings.simplefilter("always", DindWarning)
+        message = f"images are loaded into each daemon, and not adopted from an image store: {reason}"
+        warnings.warn(message, DindWarning, stacklevel=4)

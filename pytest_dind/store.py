@@ -1,0 +1,188 @@
+"""Image stores: volumes of the host engine with images inside, filled once and then only ever mounted read-only.
+
+A store is complete when its *entry* is there: a second volume, empty, whose labels say all that is to be known of it.
+It is made by one request when the data is whole, and volumes of one name are one volume: so there is no half of it, and
+of several processes that fill the same store, on whatever machine, the first one's counts. The entry's name has the day
+on which the store was last used: each day's first user makes a new one, and then removes the older.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from typing import Any
+
+from . import __version__
+from .host import HostEngine
+from .labels import ENTRY, OURS, ROLE, STORE, Ownership
+from .places import locks_dir
+
+#: Characters of a key in the names of volumes.
+_SHORT = 16
+
+
+@dataclass(frozen=True)
+class Store:
+    """A complete image store, as its entry describes it."""
+
+    #: What it was filled from, as a hash: who needs the same finds it by this.
+    key: str
+    #: What it was filled for, whatever state that was in: a newer one of the same project takes its place.
+    purpose: str
+    #: The directory of the tests that it was filled for.
+    project: str
+    #: The volume with the data.
+    volume: str
+    #: Its images: name inside to id inside.
+    images: Mapping[str, str]
+    #: Bytes of the data.
+    size: int
+    #: Why it cannot be adopted; then it is empty.
+    refused: str = ""
+    #: The day on which it was last used: 2026-12-31, UTC.
+    used: str = ""
+
+    @property
+    def days_unused(self) -> int:
+        """Days since it was last used; 0 if a clock says that this lies ahead."""
+        return max(0, (date.fromisoformat(_today()) - date.fromisoformat(self.used)).days)
+
+
+def find(engine: HostEngine, key: str) -> Store | None:
+    """Return the complete store of a key, marked as used today; None if there is none. Have it `held` meanwhile."""
+    volumes = _volumes(engine, f"{STORE}={key}")
+    data = {volume["Name"] for volume in volumes}
+    found = [store for store in _entries(volumes) if store.refused or store.volume in data]
+    if not found:
+        # An entry without its data, which somebody removed, would stand in the way of a new one.
+        for volume in volumes:
+            if ENTRY in volume["Labels"]:
+                remove_volume(engine, volume["Name"])
+        return None
+    newest = max(found, key=lambda store: store.used)
+    if newest.used != _today():
+        newest = add(engine, newest)
+    return newest
+
+
+def create_data(engine: HostEngine, key: str, ownership: Ownership) -> str:
+    """Create the volume for a store's data; `remove_volume` is its undo, and the sweep's where this process dies."""
+    name = f"pytest-dind-store-{key[:_SHORT]}-data-{secrets.token_hex(4)}"
+    engine.api.create_volume(name, labels={**ownership.labels(), ROLE: "store-data", STORE: key})
+    return name
+
+
+def add(engine: HostEngine, store: Store) -> Store:
+    """Make the entry of a store, which from now on is complete; return the one that counts."""
+    name = f"pytest-dind-store-{store.key[:_SHORT]}-{_today()}"
+    entry = json.dumps(dataclasses.asdict(dataclasses.replace(store, used=_today())))
+    labels = {OURS: __version__, ROLE: "store", STORE: store.key, ENTRY: entry}
+    made = engine.api.create_volume(name, labels=labels)
+    (counts,) = _entries([made])
+    for volume in _volumes(engine, f"{STORE}={store.key}"):
+        # Of the same data, on other days; or of data that lost against another's.
+        if volume["Name"] not in (name, counts.volume):
+            remove_volume(engine, volume["Name"])
+    return counts
+
+
+def all_stores(engine: HostEngine) -> list[Store]:
+    """Return all complete stores on the engine, whoever filled them."""
+    newest: dict[str, Store] = {}
+    for store in _entries(_volumes(engine, f"{ROLE}=store")):
+        if store.key not in newest or newest[store.key].used < store.used:
+            newest[store.key] = store
+    return list(newest.values())
+
+
+def remove(engine: HostEngine, store: Store) -> bool:
+    """Remove a store that nobody uses; False if somebody does, on this machine or, as the engine says, elsewhere."""
+    with _alone(store.key) as alone:
+        if not alone:
+            return False
+        volumes = _volumes(engine, f"{STORE}={store.key}")
+        # The data first: if a container of another machine's or user's has it, all stays as it is.
+        names = [one["Name"] for one in sorted(volumes, key=lambda one: one["Labels"][ROLE] == "store")]
+        return all(remove_volume(engine, name) for name in names)
+
+
+def remove_volume(engine: HostEngine, name: str) -> bool:
+    """Remove a volume; False if it is in use. No error when it is gone."""
+    from docker.errors import APIError, NotFound  # noqa: PLC0415
+
+    try:
+        engine.api.remove_volume(name)
+    except NotFound:
+        pass
+    except APIError as error:
+        if error.status_code == 409:  # in use  # noqa: PLR2004
+            return False
+        raise
+    return True
+
+
+def _volumes(engine: HostEngine, label: str) -> list[Mapping[str, Any]]:
+    return engine.api.volumes(filters={"label": label})["Volumes"] or []
+
+
+def _entries(volumes: Iterable[Mapping[str, Any]]) -> Iterator[Store]:
+    for volume in volumes:
+        if ENTRY in volume["Labels"]:
+            yield Store(**json.loads(volume["Labels"][ENTRY]))
+
+
+def _today() -> str:
+    return datetime.now(timezone.utc).date().isoformat()
+
+
+# -- in use by whom
+
+_holds: dict[str, int] = {}
+
+
+def hold(key: str) -> None:
+    """Say that this process uses a store: until it ends, or lets go of all, nobody of this user removes it."""
+    path = _use_lock(key)
+    if path not in _holds:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Shared by all users; whoever removes wants it alone. A file is of several keys, which only makes that careful.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        _holds[path] = descriptor
+
+
+def let_go() -> None:
+    """Say that this process uses no store any more."""
+    while _holds:
+        os.close(_holds.popitem()[1])
+
+
+# A forked child uses none; its copies would hold them for as long as it lives.
+os.register_at_fork(after_in_child=let_go)
+
+
+@contextmanager
+def _alone(key: str) -> Iterator[bool]:
+    descriptor = os.open(_use_lock(key), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield _lock_exclusively(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_exclusively(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _use_lock(key: str) -> str:
+    return str(locks_dir() / f"use-{key[:2]}.lock")
