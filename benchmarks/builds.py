@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_dind import builder
+from pytest_dind import buildcache
 from pytest_dind.host import HostEngine
 from pytest_dind.places import locks_dir
 
@@ -161,7 +161,7 @@ def _places() -> Iterator[Path]:
             yield Path(name)
         finally:
             engine = HostEngine.connect()
-            for volume in builder.own_volumes(engine):
+            for volume in buildcache.own(engine):
                 engine.api.remove_volume(volume)
             engine.close()
             os.environ.clear()

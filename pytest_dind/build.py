@@ -25,6 +25,8 @@ _STAGE = r"[A-Za-z0-9_.-]+"
 class Build:
     """An image to build. Checked when made; its paths are absolute then.
 
+    It is built anew when anything changes that it is made of. What its steps fetch over the network is not known.
+
     :raises SettingsError: a value cannot be used; the message names it and the rule.
     """
 

@@ -7,20 +7,19 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from . import __version__, buildkit, classicbuild, images, locks, progress, tarball, workshop
+from . import buildcache, buildkit, classicbuild, images, locks, progress, store, tarball, workshop
 from .build import Build
 from .buildcontext import Context
 from .buildoutput import Output
 from .errors import DaemonStartError, DaemonStateError, DindError, ImageBuildError, ImageNotFoundError
 from .host import HostEngine
-from .labels import OURS, ROLE
 from .owner import Owner
 from .settings import Settings
 from .workshop import Workshop
@@ -78,17 +77,20 @@ def build(job: Job, settings: Settings, engine: HostEngine, owner: Owner) -> Don
     :raises DaemonStartError: the builder does not come up, not even with empty data.
     """
     key = layout(settings, engine)
-    volume = f"{_prefix()}{key[:16]}"
     doing = f"building {job.context.build}"
     with locks.held(f"builder-{key}", doing, settings.lock_timeout, owner.worker):
-        _make(volume, engine)
+        volume = buildcache.newest(engine, key)
         try:
             outcome = _build_on(volume, job, settings, engine, owner)
         except DaemonStartError:
-            # Whatever is wrong with its data, it is only a cache.
-            _remove(volume, engine)
-            _make(volume, engine)
-            outcome = _build_on(volume, job, settings, engine, owner)
+            # If its data is broken, one without any comes up; what was cached is not given up before that is known.
+            fresh = buildcache.after(volume)
+            try:
+                outcome = _build_on(fresh, job, settings, engine, owner)
+            except DaemonStartError:
+                store.remove_volume(engine, fresh)
+                raise
+            store.remove_volume(engine, volume)
     if isinstance(outcome, Done):
         return outcome
     raise outcome
@@ -108,6 +110,7 @@ def _build_on(volume: str, job: Job, settings: Settings, engine: HostEngine, own
             pass
         return outcome
 
+    buildcache.make(engine, volume)
     # Its limits are for what tests run, and its mounts too.
     own = dataclasses.replace(settings, mount=(), memory=None, cpus=None, pids=None)
     return workshop.do(work, volume, own, engine, owner)
@@ -190,66 +193,8 @@ def _tidy(daemon: Workshop) -> None:
     for container in api.containers(all=True):
         api.remove_container(container["Id"], force=True, v=True)
     api.prune_images(filters={"dangling": True, "until": _UNUSED})
-    oldest = datetime.now(timezone.utc).timestamp() - 7 * 86400
+    oldest = time.time() - 7 * 86400
     for image in api.images(name=UNNAMED):
         if image["Created"] < oldest:
             api.remove_image(image["Id"], force=True)
     api.prune_builds(filters={"unused-for": _UNUSED}, all=True)
-
-
-# -- their volumes
-
-
-def _prefix() -> str:
-    # A lock file of this user's on this machine keeps two from the same data; so nobody else may share it.
-    return f"pytest-dind-builder-{locks.host_id()}-"
-
-
-def _make(volume: str, engine: HostEngine) -> None:
-    """Have the volume, and nobody on it: who holds the lock knows that any other user of it is dead or just dying."""
-    for container in engine.api.containers(all=True, filters={"volume": volume}):
-        engine.remove_and_wait(container["Id"])
-    engine.api.create_volume(volume, labels={OURS: __version__, ROLE: "builder"})
-
-
-def _remove(volume: str, engine: HostEngine) -> bool:
-    """Remove a builder's volume; False if it is in use."""
-    from docker.errors import APIError, NotFound  # noqa: PLC0415
-
-    try:
-        engine.api.remove_volume(volume)
-    except NotFound:
-        pass
-    except APIError as error:
-        if error.status_code == 409:  # in use  # noqa: PLR2004
-            return False
-        raise
-    return True
-
-
-def own_volumes(engine: HostEngine) -> list[str]:
-    """Return the names of the builders' volumes that only this user on this machine uses."""
-    return [name for name in map(_name, _volumes(engine)) if name.startswith(_prefix())]
-
-
-def _volumes(engine: HostEngine) -> list[Mapping[str, Any]]:
-    return engine.api.volumes(filters={"label": f"{ROLE}=builder"})["Volumes"] or []
-
-
-def _name(volume: Mapping[str, Any]) -> str:
-    return str(volume["Name"])
-
-
-def remove_all(engine: HostEngine, older_than_days: float = 0) -> list[str]:
-    """Remove the builders that nobody works with just now; return their names.
-
-    :param older_than_days: Only those made longer ago than that; whoever needs one makes it anew, with an empty cache.
-    """
-    limit = datetime.now(timezone.utc) - timedelta(days=older_than_days)
-    old = [_name(volume) for volume in _volumes(engine) if _created(volume) <= limit]
-    return [name for name in old if _remove(name, engine)]
-
-
-def _created(volume: Mapping[str, Any]) -> datetime:
-    # 2026-12-31T23:59:59Z, or with +01:00
-    return datetime.fromisoformat(volume["CreatedAt"].replace("Z", "+00:00"))

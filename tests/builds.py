@@ -13,7 +13,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from pytest_dind import Settings, builder
+from pytest_dind import Settings, buildcache
 from pytest_dind.host import HostEngine
 from pytest_dind.owner import Owner
 
@@ -78,7 +78,7 @@ def workplace(image: str, directory: Path) -> Iterator[Workplace]:
         try:
             yield Workplace(engine, owner, image)
         finally:
-            for name in builder.own_volumes(engine):
+            for name in buildcache.own(engine):
                 engine.api.remove_volume(name)
             owner.release()
             engine.close()

@@ -12,7 +12,18 @@ from pathlib import Path
 import docker
 import pytest
 
-from pytest_dind import Build, Daemon, ImageBuildError, Settings, builder, built, loading, results
+from pytest_dind import (
+    Build,
+    Daemon,
+    DaemonStartError,
+    ImageBuildError,
+    Settings,
+    buildcache,
+    builder,
+    built,
+    loading,
+    results,
+)
 
 from .builds import Witness, Workplace, witness_near, workplace, write
 from .conftest import IMAGE, MATRIX, nothing_new_remains
@@ -209,12 +220,21 @@ def test_a_build_that_takes_too_long_is_ended_and_the_builder_goes_on(
 def test_a_builder_whose_data_is_broken_is_made_anew(
     place: Workplace, host: docker.DockerClient, busybox: str, tmp_path: Path
 ) -> None:
-    volume = builder._prefix() + builder.layout(place.settings(), place.engine)[:16]
+    volume = buildcache.newest(place.engine, builder.layout(place.settings(), place.engine))
     host.containers.run(
         busybox, ["sh", "-c", "rm -rf /data/image; echo broken >/data/image"], volumes=[f"{volume}:/data"], remove=True
     )
     path = write(tmp_path / "app", f"FROM {busybox}\nRUN echo anew\n")
     assert tar_of(Build(path, tag="app:anew"), place).path.exists()
+    assert volume not in buildcache.own(place.engine)
+
+
+def test_a_builder_that_never_comes_up_keeps_what_it_has_cached(place: Workplace, busybox: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "app", f"FROM {busybox}\nRUN echo never\n")
+    before = buildcache.own(place.engine)
+    with pytest.raises(DaemonStartError, match="unknown flag: --nonsense"):
+        tar_of(Build(path, tag="app:never"), place, daemon_arg=["--nonsense"])
+    assert buildcache.own(place.engine) == before
 
 
 def test_an_image_is_built_on_another_that_is_built(
@@ -266,6 +286,6 @@ def test_an_image_that_a_build_needs_and_nobody_has_is_told(place: Workplace, tm
 
 
 def test_builders_are_removed_by_age(place: Workplace) -> None:
-    mine = set(builder.own_volumes(place.engine))
+    mine = set(buildcache.own(place.engine))
     assert mine
-    assert not mine & set(builder.remove_all(place.engine, older_than_days=1))
+    assert not mine & set(buildcache.remove_all(place.engine, older_than_days=1))

@@ -14,7 +14,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from pytest_dind import Build, ImageBuildError, builder, built, results
+from pytest_dind import Build, ImageBuildError, buildcache, builder, built, results
 from pytest_dind.places import builds_dir
 
 from .builds import Witness, Workplace, witness_near, workplace, write
@@ -135,7 +135,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing_but_the_cache(
     wait_until(lambda: witness.seen["begin"], lambda: asker.output)
     asker.end(signal.SIGINT)
     assert "KeyboardInterrupt" in asker.output
-    volume = builder._prefix() + builder.layout(place.settings(), place.engine)[:16]
+    volume = buildcache.newest(place.engine, builder.layout(place.settings(), place.engine))
     assert place.engine.api.containers(all=True, filters={"volume": volume}) == []
     assert list(builds_dir().glob("*.part")) == []
     assert witness.seen == {"begin": 1}

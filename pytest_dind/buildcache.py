@@ -1,0 +1,67 @@
+"""The volumes in which builders keep what they have cached, and which live on between runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from . import __version__
+from .host import HostEngine
+from .labels import OURS, ROLE
+from .locks import host_id
+from .store import remove_volume
+
+#: Characters of a key in the names of volumes.
+_SHORT = 16
+
+
+def newest(engine: HostEngine, key: str) -> str:
+    """Return the name of the volume for builders of a key, whether it is there or not. Hold the lock of the builder."""
+    found = [name for name in own(engine) if name.startswith(f"{_prefix()}{key[:_SHORT]}-")]
+    return max(found, key=_number, default=f"{_prefix()}{key[:_SHORT]}-1")
+
+
+def after(volume: str) -> str:
+    """Return the name for a volume in the place of one that may be broken."""
+    return f"{volume.rpartition('-')[0]}-{_number(volume) + 1}"
+
+
+def _number(volume: str) -> int:
+    return int(volume.rpartition("-")[2])
+
+
+def make(engine: HostEngine, volume: str) -> None:
+    """Have a volume, and nobody on it: whoever else uses it, while the lock is ours, is dead or just dying."""
+    for container in engine.api.containers(all=True, filters={"volume": volume}):
+        engine.remove_and_wait(container["Id"])
+    engine.api.create_volume(volume, labels={OURS: __version__, ROLE: "builder"})
+
+
+def own(engine: HostEngine) -> list[str]:
+    """Return the names of those that only this user on this machine uses."""
+    return [volume["Name"] for volume in _all(engine) if volume["Name"].startswith(_prefix())]
+
+
+def remove_all(engine: HostEngine, older_than_days: float = 0) -> list[str]:
+    """Remove those that nobody works with just now, whoever made them; return their names.
+
+    :param older_than_days: Only those made longer ago than that. Who needs one makes it anew, with nothing cached.
+    """
+    limit = datetime.now(timezone.utc) - timedelta(days=older_than_days)
+    old = [str(volume["Name"]) for volume in _all(engine) if _created(volume) <= limit]
+    return [name for name in old if remove_volume(engine, name)]
+
+
+def _prefix() -> str:
+    # A lock file of this user's on this machine keeps two from the same data; so nobody else may share it.
+    return f"pytest-dind-builder-{host_id()}-"
+
+
+def _all(engine: HostEngine) -> list[Mapping[str, Any]]:
+    return engine.api.volumes(filters={"label": f"{ROLE}=builder"})["Volumes"] or []
+
+
+def _created(volume: Mapping[str, Any]) -> datetime:
+    # 2026-12-31T23:59:59Z, or with +01:00
+    return datetime.fromisoformat(volume["CreatedAt"].replace("Z", "+00:00"))
