@@ -40,7 +40,12 @@ def make(engine: HostEngine, volume: str) -> None:
 
 def own(engine: HostEngine) -> list[str]:
     """Return the names of those that only this user on this machine uses."""
-    return [volume["Name"] for volume in _all(engine) if volume["Name"].startswith(_prefix())]
+    return [name for name in all_names(engine) if name.startswith(_prefix())]
+
+
+def all_names(engine: HostEngine) -> list[str]:
+    """Return the names of all, whoever made them."""
+    return [str(volume["Name"]) for volume in _all(engine)]
 
 
 def remove_all(engine: HostEngine, older_than_days: float = 0) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -18,7 +21,7 @@ from pytest_dind import Build, ImageBuildError, buildcache, builder, built, resu
 from pytest_dind.places import builds_dir
 
 from .builds import Witness, Workplace, witness_near, workplace, write
-from .conftest import IMAGE, PATIENCE, nothing_new_remains, wait_until
+from .conftest import IMAGE, OFFICIAL, PATIENCE, nothing_new_remains, wait_until
 
 #: A process that asks, tells what it waits for, and ends with what it got.
 ASK = """if 1:
@@ -164,6 +167,39 @@ def test_a_build_that_fails_fails_once_for_all_who_wait_and_again_in_the_next_ru
     Asker(path, "two", tmp_path / "another.txt").answer()
     assert witness.seen["end"] == 2
     assert len(list(builds_dir().glob("*.failed"))) == 1
+
+
+def test_whatever_decides_an_image_makes_another_identity(
+    place: Workplace, host: docker.DockerClient, busybox: str, tmp_path: Path
+) -> None:
+    base = "pytest-dind-test/base:moving"
+    path = write(tmp_path / "app", f"ARG BASE={base}\nFROM $BASE AS first\nFROM first AS second\n", key="secret")
+    (path / "Dockerfile.other").write_text(f"FROM {base} AS first\nFROM first AS second\n")
+    (path / ".dockerignore").write_text("Dockerfile*\nkey\n")
+
+    def identity(image: str = IMAGE, **changes: Any) -> str:
+        at = dataclasses.replace(place, image=image)
+        return built.identity_of(Build(path, **changes), at.engine, at.settings(), at.owner)
+
+    with named(host, busybox, base):
+        first = identity()
+        assert identity(secrets={"key": path / "key"}) == first
+        found = [first, identity(tag="app:a"), identity(tag="app:b"), identity(target="first")]
+        found += [identity(dockerfile="Dockerfile.other"), identity(buildargs={"BASE": busybox}), identity(OFFICIAL)]
+        (path / "Dockerfile").write_text(f"ARG BASE={base}\nFROM $BASE AS first\nFROM first AS second\n#\n")
+        found.append(identity())
+    with named(host, OFFICIAL, base):
+        found.append(identity())
+    assert len(set(found)) == len(found)
+
+
+@contextmanager
+def named(host: docker.DockerClient, image: str, name: str) -> Iterator[None]:
+    host.images.get(image).tag(name)
+    try:
+        yield
+    finally:
+        host.images.remove(name)
 
 
 def test_a_context_that_changes_while_it_is_built_is_never_taken_for_the_old_one(
