@@ -33,12 +33,12 @@ def identity(wanted: str | Path, engine: HostEngine, pull: str) -> str:
     """
     if isinstance(wanted, Path):
         return tarball.identity(wanted)
-    if pull == "always" and not _is_id(wanted):
+    if pull == "always" and not _is_id(wanted, engine):
         return f"pulled:{wanted}"
     found = engine.image(wanted)
     if found is not None:
         return str(found["Id"])
-    if pull == "never" or _is_id(wanted):
+    if pull == "never" or _is_id(wanted, engine):
         raise _not_to_be_pulled(wanted, engine)
     return f"pulled:{wanted}"
 
@@ -68,7 +68,7 @@ def bring(
     bringing = _Bringing(engine, client.api, pull, check)
     if isinstance(wanted, Path):
         return bringing.from_file(wanted)
-    if pull == "always" and not _is_id(wanted):
+    if pull == "always" and not _is_id(wanted, engine):
         return {wanted: bringing.from_registry(wanted, "with --dind-pull=always no other place is tried")}
     on_host = engine.image(wanted)
     if on_host is not None:
@@ -76,7 +76,7 @@ def bring(
     inside = _inspect(client.api, wanted)
     if inside is not None:
         return {wanted: str(inside["Id"])}
-    if pull == "never" or _is_id(wanted):
+    if pull == "never" or _is_id(wanted, engine):
         raise _not_to_be_pulled(wanted, engine)
     return {wanted: bringing.from_registry(wanted, _not_there(engine))}
 
@@ -134,13 +134,20 @@ class _Bringing:
         said = tarball.read(path)
         with path.open("rb") as file:
             loaded = self._load(str(path), iter(lambda: file.read(_CHUNK), b""), path.stat().st_size)
-        # The names are the file's; of those without one the daemon says the ids, and of a file that we cannot read all.
-        names = [*filter(None, said or ()), *(one for one in loaded if said is None or one.startswith("sha256:"))]
-        return {name: self._checked(path, name, (said or {}).get("" if name in loaded else name)) for name in names}
+        if said is None:
+            found = {name: self._checked(path, name) for name in loaded}
+        else:
+            found = {name: self._checked(path, name, contents) for name, contents in said.items() if name}
+            # An engine says the ids of images with names, too, if it says any.
+            nameless = [one for one in loaded if one.startswith("sha256:") and one not in found.values()]
+            found |= {one: self._checked(path, one, said.get("", ())) for one in nameless}
+        if not found:
+            raise ImageNotFoundError(str(path), "the daemon that has loaded it does not say which images it held")
+        return found
 
-    def _checked(self, path: Path, name: str, contents: Collection[tuple[str, ...]] | None) -> str:
+    def _checked(self, path: Path, name: str, contents: Collection[tuple[str, ...]] | None = None) -> str:
         inside = _inspect(self.api, name)
-        if inside is None or (contents and tuple(inside["RootFS"].get("Layers") or ()) not in contents):
+        if inside is None or not (contents is None or tuple(inside["RootFS"].get("Layers") or ()) in contents):
             there = f"another image, {inside['Id']}" if inside else "nothing of that name"
             raise ImageNotFoundError(str(path), f"it holds {name}, and the daemon that has loaded it has {there}")
         return str(inside["Id"])
@@ -194,7 +201,7 @@ def _by_id_only(name: str, failure: str) -> str:
 
 
 def _not_to_be_pulled(name: str, engine: HostEngine) -> ImageNotFoundError:
-    if _is_id(name):
+    if _is_id(name, engine):
         reason = "an id cannot be pulled. Give its name, or build it on the host engine."
     else:
         reason = "with --dind-pull=never nothing is pulled. Pull or build it there, or give a file of docker save."
@@ -222,10 +229,13 @@ def _content(image: Mapping[str, Any]) -> object:
     return created, image["RootFS"].get("Layers"), image["Architecture"], said
 
 
-def _is_id(name: str) -> bool:
-    """Whether a name can only be an id: an engine takes no repository of that name."""
+def _is_id(name: str, engine: HostEngine) -> bool:
+    """Whether a name is an id, whole or its beginning; no engine takes a repository that is called as a whole one."""
     digits = _digits(name)
-    return bool(_HEX.fullmatch(digits)) and (digits != name or len(digits) == _FULL_HEX)
+    if digits != name or len(digits) == _FULL_HEX or not _HEX.fullmatch(digits):
+        return bool(_HEX.fullmatch(digits))
+    on_host = engine.image(name)
+    return on_host is not None and tarball.familiar(name) not in (on_host["RepoTags"] or ())
 
 
 def _digits(name: str) -> str:

@@ -65,7 +65,9 @@ class TinyImage(NamedTuple):
     #: What is in its only file.
     content: bytes
     manifest: bytes
-    blobs: dict[str, bytes]
+    config: bytes
+    #: Its layer as registries have it.
+    layer: bytes
     #: What its layer is made of, as its configuration says.
     diff_id: str
 
@@ -94,12 +96,17 @@ class TinyImage(NamedTuple):
                 "layers": [described(layer, "application/vnd.docker.image.rootfs.diff.tar.gzip")],
             }
         ).encode()
-        return cls(content, manifest, {digest(config): config, digest(layer): layer}, diff_id)
+        return cls(content, manifest, config, layer, diff_id)
+
+    @property
+    def blobs(self) -> dict[str, bytes]:
+        """What its manifest names."""
+        return {digest(part): part for part in (self.config, self.layer)}
 
     @property
     def ids(self) -> set[str]:
         """What an engine may call it: by its configuration, or, with the containerd store, by its manifest."""
-        return {*self.blobs, digest(self.manifest)}
+        return {digest(self.config), digest(self.manifest)}
 
 
 def described(content: bytes, kind: str) -> dict[str, Any]:
@@ -166,7 +173,8 @@ class _OfRegistry(Handler):
     server: Registry
 
     def handle_one_request(self) -> None:
-        if self.rfile.peek(1)[:1] == b"\x16":  # A TLS handshake; with the containerd store, an engine tries that first.
+        reader: Any = self.rfile
+        if reader.peek(1)[:1] == b"\x16":  # A TLS handshake; with the containerd store, an engine tries that first.
             self.wfile.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             self.close_connection = True
         else:
