@@ -45,7 +45,7 @@ def own(engine: HostEngine) -> list[str]:
 
 def all_names(engine: HostEngine) -> list[str]:
     """Return the names of all, whoever made them."""
-    return [str(volume["Name"]) for volume in _all(engine)]
+    return sorted(str(volume["Name"]) for volume in _all(engine))
 
 
 def remove_all(engine: HostEngine, older_than_days: float = 0) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import buildcache, buildkit, classicbuild, images, locks, progress, store, tarball, workshop
+from . import broken, buildcache, buildkit, classicbuild, images, locks, progress, store, tarball, workshop
 from .build import Build
 from .buildcontext import Context
 from .buildoutput import Output
@@ -157,7 +157,7 @@ def _build(job: Job, daemon: Workshop, settings: Settings, engine: HostEngine) -
     with progress.stage(f"saving {what}"):
         try:
             _write(job.archive, api.get_image(job.tag))
-        except OSError as error:
+        except broken.connection() as error:
             reason = f"{error}. It goes to {job.archive.parent}; is there room?"
             raise ImageBuildError(str(what), "saving the image", reason) from error
     return Done(str(api.inspect_image(job.tag)["Id"]), digest)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
+from . import broken
 from .build import Build
 from .buildcontext import Context
 from .buildoutput import Output
@@ -128,8 +129,6 @@ def _run(daemon: Workshop, argv: list[str], say: Callable[[str], None]) -> int:
 
     :raises DaemonStateError: the daemon ended meanwhile.
     """
-    from docker.errors import APIError  # noqa: PLC0415
-
     api = daemon.life.engine.api
     try:
         execution = api.exec_create(daemon.life.name, argv, environment=dict(_ENVIRONMENT))["Id"]
@@ -140,7 +139,7 @@ def _run(daemon: Workshop, argv: list[str], say: Callable[[str], None]) -> int:
                 say(line)
         while (state := api.exec_inspect(execution))["Running"] or state["ExitCode"] is None:
             time.sleep(0.01)
-    except (APIError, OSError) as error:
+    except broken.connection() as error:  # which the engine's own answers are, too
         raise DaemonStateError(f"{daemon.life.name} ended while it was building: {error}") from error
     return int(state["ExitCode"])
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from . import broken
 from .buildcontext import Context
 from .buildoutput import Output
 from .errors import DaemonStateError
@@ -45,7 +46,7 @@ def build(context: Context, tag: str, daemon: Workshop, output: Output) -> str:
             _follow(lines, output)
         except DockerException as error:  # what is seen before it begins, such as a mistake in the Dockerfile
             raise output.error(_with_cure(str(getattr(error, "explanation", None) or error))) from error
-        except OSError as error:
+        except broken.connection() as error:
             raise DaemonStateError(f"{daemon.life.name} ended while it was building: {error}") from error
     return digest
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from . import broken
 from .errors import ImageNotFoundError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _load(api: Any, chunks: Iterator[bytes]) -> str:
     try:
         for line in api.load_image(chunks):
             failure = failure or str(line.get("error") or line.get("message") or "")
-    except OSError as error:  # docker-py's are, too
+    except broken.connection() as error:
         failure = str(error)
     return failure
 

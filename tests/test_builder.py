@@ -202,19 +202,19 @@ def test_only_what_comes_after_a_change_is_run_again(
 
 
 def test_a_build_that_takes_too_long_is_ended_and_the_builder_goes_on(
-    place: Workplace, receiver: Daemon, busybox: str, tmp_path: Path
+    either: Workplace, receiver: Daemon, busybox: str, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "app", f"FROM {busybox}\nRUN sleep ${{TIME:-600}}\n")
     begin = time.monotonic()
     with nothing_new_remains(receiver.engine.client), pytest.raises(ImageBuildError) as caught:
-        tar_of(Build(path, tag="app:slow"), place, build_timeout=3)
+        tar_of(Build(path, tag="app:slow"), either, build_timeout=3)
     assert time.monotonic() - begin < 60
     assert str(caught.value).splitlines()[0] == (
         "building app:slow failed at step 2 of 2: RUN sleep ${TIME:-600}: it did not end within 3 s. If it may take "
         "longer, say so: --dind-build-timeout"
     )
     write(path, f"FROM {busybox}\nRUN true after all\n")
-    assert tar_of(Build(path, tag="app:slow"), place).path.exists()
+    assert tar_of(Build(path, tag="app:slow"), either).path.exists()
 
 
 def test_a_builder_whose_data_is_broken_is_made_anew(
