@@ -119,7 +119,7 @@ class Daemon:
             self.load(image)
         for build in self.settings.builds:
             self._life.check_interrupted()
-            self._have_built(build)
+            self.have_built(build)
 
     def restart(self) -> None:
         """Start a new, empty daemon in the place of this one, which may be broken: same address, same `client`.
@@ -296,9 +296,10 @@ class Daemon:
         :raises SettingsError: what is said of it cannot be used.
         :raises ImageBuildError: it cannot be built: the step, and the last 40 lines of what it said.
         """
-        return self._have_built(Build(path, **how))
+        return self.have_built(Build(path, **how))
 
-    def _have_built(self, build: Build) -> str:
+    def have_built(self, build: Build) -> str:
+        """Have what `build` makes, as an object that says all of it."""
         return built.build_into(self.client, build, self.engine, self.settings, self._life.owner)
 
     def put(self, source: Path | str, target: str) -> None:

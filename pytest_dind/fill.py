@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,9 @@ def _fill(wanted: Contents, settings: Settings, engine: HostEngine, owner: Owner
     try:
         job = partial(_load_all, [*settings.preload, *files], settings, engine)
         filled = workshop.do(job, volume, _of_filler(settings), engine, owner)
-        found = store.add(engine, Store(wanted.key, wanted.purpose, owner.project, volume, **filled))
+        found = store.add(
+            engine, Store(wanted.key, volume, wanted.purpose, owner.project, filled=time.time(), **filled)
+        )
         complete = not found.refused
         return found
     finally:

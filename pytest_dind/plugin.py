@@ -12,6 +12,8 @@ from .options import add_options, is_wanted
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import docker
 
     from .daemon import Daemon
@@ -23,6 +25,13 @@ MARKER = (
     "how this test's fresh daemon is to be, in the words of the --dind-* options, as keywords; preload counts for the "
     "session daemon too."
 )
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare what a conftest may implement."""
+    from . import hooks  # noqa: PLC0415
+
+    pluginmanager.add_hookspecs(hooks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -136,6 +145,21 @@ def dind_factory(_dind_session: Session, dind_settings: Settings) -> Callable[..
         return _dind_session.start(dind_settings.changed("dind_factory", **changes))
 
     return start
+
+
+@pytest.fixture(scope="session")
+def dind_build(_dind_session: Session, dind_daemon: Daemon) -> Callable[..., str]:
+    """A callable that builds an image once for all workers, and across runs while nothing that it is made of changes.
+
+    `dind_build(path, tag=…, dockerfile=…, buildargs=…, target=…, secrets=…)` returns the image's id when this worker's
+    daemon has it. A relative path counts from pytest's root directory.
+    """
+
+    def build(path: Path | str, **how: Any) -> str:
+        __tracebackhide__ = True
+        return _dind_session.build(dind_daemon, path, **how)
+
+    return build
 
 
 @pytest.fixture

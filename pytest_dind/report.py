@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .daemon import Daemon
+from .disk import Kept
 from .host import HostEngine, listed_name
 from .settings import Settings
 from .sweep import Swept
@@ -74,9 +75,10 @@ def _last(text: str, lines: int) -> str:
     return (f"(the last {lines} of {len(found)} lines)\n" if len(found) > lines else "") + shown
 
 
-def summary(news: Sequence[Mapping[str, Any]], removed: Swept) -> list[str]:
+def summary(news: Sequence[Mapping[str, Any]], removed: Swept, stores: Kept) -> list[str]:
     """Return the summary: daemons started, how long that took, what was removed, and what was not.
 
+    :param stores: What the image stores hold after the run.
     :param removed: What was still there when the run had ended, and had to be removed by hand.
     """
     seconds = [one["seconds"] for one in news if "started" in one]
@@ -93,6 +95,8 @@ def summary(news: Sequence[Mapping[str, Any]], removed: Swept) -> list[str]:
     if removed.removed:
         lines.append(f"dind: removed what crashed workers left: {removed}")
     lines += [f"dind: not removed: {failure}" for failure in removed.failed]
+    if str(stores) and (stores.removed or stores.failed or any("store" in one for one in news)):
+        lines.append(f"dind: {stores}")
     for one in news:
         if "replaced" in one:
             lines.append(f"dind: the session daemon {one['replaced']} was replaced: {one['after']} broke it")

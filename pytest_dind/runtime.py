@@ -84,6 +84,16 @@ class Runtime:
         for daemon in self.daemons:
             daemon.settle(base_temp)
 
+    def have(self, settings: Settings) -> None:
+        """Have in the session daemon what was not known yet when it was started."""
+        assert self.session is not None
+        known = self.session.settings
+        self.want(image for image in settings.preload if image not in known.preload)
+        for build in settings.builds:
+            if build not in known.builds:
+                self.session.have_built(build)
+        self.session.settings = dataclasses.replace(known, builds=settings.builds)
+
     def expect(self, wanted: Iterable[str | Path]) -> None:
         """Hear which images tests will want in the session daemon: it starts with those that can surely be had."""
         self._expected = tuple(dict.fromkeys(wanted))

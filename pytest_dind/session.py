@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from . import live, report, workers
+from .abort import HOPELESS, end_run, ends_the_run
 from .basetemp import base_temp_of
 from .container import BaseTemp
 from .daemon import Daemon
-from .errors import DindError, EngineRefusedError, HostEngineError, ImageNotFoundError
+from .disk import Kept, tidy
+from .errors import DindError, SettingsError
+from .evidence import Evidence, uses_session_daemon
 from .options import marked, preloads, shows_only
 from .runtime import Runtime
 from .settings import Settings
 from .sweep import Swept, sweep, sweep_run
-
-#: What every daemon of the run will meet alike: one message and the end, and not an error in each test.
-_HOPELESS = (EngineRefusedError, HostEngineError, ImageNotFoundError)
-
-#: Asking for one of these is using the session daemon.
-SESSION_FIXTURES = frozenset({"dind_daemon", "dind_client", "dind_env", "dind_environ", "dind_clean"})
 
 
 class Session:
@@ -33,9 +30,10 @@ class Session:
         self.settings = settings
         self.news: list[dict[str, Any]] = []
         self._left = Swept()
+        self._kept = Kept()
         self._header: str | None = None
         self._last_user = "the tests before"
-        self._positions: dict[str, int] = {}
+        self._evidence = Evidence(())
         self._early_error: DindError | None = None
         self._runtime: Runtime | None = None
         config.add_cleanup(self._close)
@@ -103,30 +101,24 @@ class Session:
         """Stop one test's own daemon, or keep it."""
         self.runtime.stop(daemon)
 
+    def build(self, daemon: Daemon, path: Path | str, **how: Any) -> str:
+        """Have an image built and in a daemon; return its id there."""
+        __tracebackhide__ = True
+        try:
+            return daemon.build(self.config.rootpath / path, **how)
+        except DindError as error:
+            raise error.with_traceback(None) from None
+
     def _asked_for(self, settings: Settings, start: Callable[[Settings], Daemon]) -> Daemon:
         __tracebackhide__ = True
         try:
             return start(settings)
         except DindError as error:
             # With settings of the test's own, or after others have come up, it is that test's error.
-            if isinstance(error, _HOPELESS) and settings in self.settings and not self.runtime.has_started:
-                self._end_run(error)
+            if isinstance(error, HOPELESS) and settings in self.settings and not self.runtime.has_started:
+                end_run(self.config, error)
             # The message says all there is to say; how this package came to raise it would bury that.
             raise error.with_traceback(None) from None
-
-    def _end_run(self, error: DindError) -> NoReturn:
-        # A UsageError raised in a fixture would only be that test's error, and one in a worker a crash of it.
-        workers.tell_controller(self.config, {"error": str(error)})
-        pytest.exit(f"pytest-dind: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
-
-    @contextmanager
-    def _error_ends_the_run(self) -> Iterator[None]:
-        try:
-            yield
-        except DindError as error:
-            if hasattr(self.config, "workerinput"):
-                self._end_run(error)
-            raise pytest.UsageError(f"pytest-dind: {error}") from error
 
     # -- the run's beginning
 
@@ -136,16 +128,25 @@ class Session:
         known = self._header is not None or self._early_error is not None
         runs = not (self.config.option.collectonly or shows_only(self.config.option))
         if runs and not known and not hasattr(self.config, "workerinput"):
-            with self._error_ends_the_run():
+            with ends_the_run(self.config):
                 self._check_engine()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
-        """Enter the daemon, if all is for it, before the first test module is imported."""
+        """Ask what conftests want inside, and enter the daemon, if all is for it, before the first test is imported."""
         # Not at the session's start: a worker that ends there is taken for crashed, and started again.
-        if self.settings[0].environ and not workers.is_controller(self.config):
-            with self._error_ends_the_run():
-                self.enter_environ()
+        if not workers.is_controller(self.config):
+            with ends_the_run(self.config):
+                self._hear_conftests()
+                if self.settings[0].environ:
+                    self.enter_environ()
+
+    def _hear_conftests(self) -> None:
+        name = "pytest_dind_preload"
+        for wanted in self.config.hook.pytest_dind_preload(config=self.config):
+            if not isinstance(wanted, (list, tuple)):
+                raise SettingsError(name, wanted, "is not a list; return one, such as ['busybox', Build('app')]")
+            self.settings = [settings.having(name, wanted) for settings in self.settings]
 
     def _check_engine(self) -> None:
         engine = self.runtime.engine
@@ -165,6 +166,7 @@ class Session:
             self.runtime.enter_environ(self.settings[0])
         elif base_temp is not None:
             self.runtime.settle(base_temp)
+        self.runtime.have(self.settings[0])
 
     def pytest_report_header(self) -> str | None:
         """Say where daemons are started and from what."""
@@ -187,7 +189,7 @@ class Session:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Refuse a bad marker before the first test runs."""
-        with self._error_ends_the_run():
+        with ends_the_run(self.config):
             for item in items:
                 marked(item, self.settings[0])
 
@@ -208,7 +210,7 @@ class Session:
                 item.add_report_section("setup", "log of pytest-dind", said)
         if uses:
             self._last_user = item.nodeid
-        self._positions = {one.name: one.log_position() for one in self.runtime.daemons}
+        self._evidence = Evidence(self.runtime.daemons, environ=self.runtime.environ_entered)
         wanted = preloads(item) if uses else []
         self.runtime.want(wanted)
         yield
@@ -216,28 +218,16 @@ class Session:
         self.runtime.require(wanted)
 
     def _uses_session_daemon(self, item: pytest.Item) -> bool:
-        return self.runtime.environ_entered or not SESSION_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
-
-    def _was_used(self, item: pytest.Item, daemon: Daemon) -> bool:
-        """Whether a test may have to do with a daemon: it asks for that kind, or the daemon was started in it."""
-        if daemon.name not in self._positions:
-            return True
-        if daemon is self.runtime.session:
-            return self._uses_session_daemon(item)
-        return "dind_factory" in getattr(item, "fixturenames", ())
+        return self.runtime.environ_entered or uses_session_daemon(item)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Add sections to a failed report, and what happened to daemons to any."""
         found = yield
         if found.failed:
-            for daemon in self.runtime.daemons:
-                if self._was_used(item, daemon) and not daemon.stopped:
-                    self.runtime.blame(daemon)
-                    for name, text in report.sections(daemon, self._positions.get(daemon.name, 0)):
-                        found.sections.append((f"Captured {name} {found.when}", text))
-                        # As pytest's own, also in the reports of later phases: junit-xml is written from the last.
-                        item.add_report_section(found.when, name, text)
+            for daemon in self._evidence.of(item, self.runtime.daemons, self.runtime.session):
+                self.runtime.blame(daemon)
+                self._evidence.add(item, found, daemon)
         if self.runtime.news:
             setattr(found, workers.KEY, self._take_news())
         return found
@@ -257,9 +247,17 @@ class Session:
             workers.tell_controller(self.config, {"news": self.news})
         elif self._header is not None:
             self._left = sweep_run(self.runtime.engine, self.runtime.run)
+            self._kept = self._tidy()
+
+    def _tidy(self) -> Kept:
+        used = {one["store"] for one in self.news if "store" in one}
+        try:
+            return tidy(self.runtime.engine, self.settings[0].store_keep, str(self.config.rootpath), used)
+        except OSError as error:  # docker-py's errors are OSErrors; the run is over, and is not to be lost for this
+            return Kept(failed=str(error))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was started and removed."""
         if terminalreporter.verbosity >= 0:
-            for line in report.summary(self.news, self._left):
+            for line in report.summary(self.news, self._left, self._kept):
                 terminalreporter.write_line(line)

@@ -239,6 +239,15 @@ class Settings:
             checked[option.name] = option.check(value, f"{where}, {word}")
         return dataclasses.replace(self, **checked)
 
+    def having(self, where: str, wanted: Iterable[object]) -> Settings:
+        """Return these settings with more images: names, files and builds; `where` is named when one is none of them.
+
+        :raises SettingsError: one is none of them.
+        """
+        builds = [one for one in wanted if isinstance(one, Build)]
+        others = [_BY_NAME["preload"].parse(one, where) for one in wanted if not isinstance(one, Build)]
+        return dataclasses.replace(self, preload=(*self.preload, *others), builds=(*self.builds, *builds))
+
     @property
     def privileged(self) -> bool:
         """Whether the container is privileged: always, but for a runtime that nests without it."""

@@ -15,7 +15,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -34,20 +34,22 @@ class Store:
 
     #: What it was filled from, as a hash: who needs the same finds it by this.
     key: str
-    #: What it was filled for, whatever state that was in: a newer one of the same project takes its place.
-    purpose: str
-    #: The directory of the tests that it was filled for.
-    project: str
     #: The volume with the data.
     volume: str
+    #: What it was filled for, whatever state that was in: a newer one of the same project takes its place.
+    purpose: str = ""
+    #: The directory of the tests that it was filled for.
+    project: str = ""
     #: Its images: name inside to id inside.
-    images: Mapping[str, str]
+    images: Mapping[str, str] = field(default_factory=dict)
     #: Bytes of the data.
-    size: int
+    size: int = 0
+    #: When it was filled, in seconds since 1970.
+    filled: float = 0.0
     #: Why it cannot be adopted; then it is empty.
     refused: str = ""
-    #: The day on which it was last used: 2026-12-31, UTC.
-    used: str = ""
+    #: The day on which it was last used, in UTC.
+    used: str = "1970-01-01"
 
     @property
     def days_unused(self) -> int:
@@ -135,7 +137,12 @@ def _volumes(engine: HostEngine, label: str) -> list[Mapping[str, Any]]:
 def _entries(volumes: Iterable[Mapping[str, Any]]) -> Iterator[Store]:
     for volume in volumes:
         if ENTRY in volume["Labels"]:
-            yield Store(**json.loads(volume["Labels"][ENTRY]))
+            said = json.loads(volume["Labels"][ENTRY])
+            # Another version of this package may say more, or less.
+            yield Store(**{name: value for name, value in said.items() if name in _FIELDS})
+
+
+_FIELDS = {one.name for one in dataclasses.fields(Store)}
 
 
 def _today() -> str:

@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 NAMES = {path.stem for path in MODULES}
 
 #: The modules that may import pytest; all others work in a plain script.
-KNOW_PYTEST = {"basetemp", "early", "live", "options", "plugin", "session", "workers"}
+KNOW_PYTEST = {"abort", "basetemp", "early", "evidence", "hooks", "live", "options", "plugin", "session", "workers"}
 
 MOST_LINES = 260
 #: Longer than that, and why.

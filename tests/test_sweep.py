@@ -40,7 +40,7 @@ client = docker.from_env()
 container = client.api.create_container(sys.argv[1], ["true"], labels=labels)["Id"]
 network = client.networks.create(f"pytest-dind-test-{owner.lease.token}", labels=labels).id
 volume = client.volumes.create(labels=labels).name
-transport = UnixSocket.named(owner.directory_name(1))
+transport = UnixSocket.named(owner.next_names()[1])
 transport.make()
 print(json.dumps({"container": container, "network": network, "volume": volume, "lease": owner.lease.label,
                   "directory": str(transport.directory)}), flush=True)

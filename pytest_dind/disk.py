@@ -1,0 +1,84 @@
+"""Room on the disk: what outlives a run (image stores, builders, built images), and when it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from . import buildcache, results, store
+from .host import HostEngine
+from .labels import ROLE
+from .store import Store
+
+
+@dataclass
+class Kept:
+    """What is there after a run, and what was removed at its end."""
+
+    stores: list[Store] = field(default_factory=list)
+    removed: list[Store] = field(default_factory=list)
+    #: Why not all could be looked at; empty if it could.
+    failed: str = ""
+
+    def __str__(self) -> str:
+        """What to say of it; nothing when there is nothing."""
+        text = f"image stores: {_count(self.stores)}" if self.stores else ""
+        if self.removed:
+            text += f"{'; ' if text else 'image stores: '}removed {_count(self.removed)}, not used any more"
+        return text + (f"not all image stores could be looked at: {self.failed}" if self.failed else "")
+
+
+def tidy(engine: HostEngine, keep_days: float, project: str, used: Collection[str]) -> Kept:
+    """Remove what has not been used for `keep_days` days, and stores in whose place this project has newer ones.
+
+    :param used: The keys of the stores that this run has used.
+    """
+    kept = Kept()
+    stores = store.all_stores(engine)
+    for one in stores:
+        ours = one.project == project
+        old = one.days_unused > keep_days or (keep_days == 0 and ours)
+        if (old or (ours and _is_superseded(one, stores, used))) and store.remove(engine, one):
+            kept.removed.append(one)
+        elif not one.refused:
+            kept.stores.append(one)
+    buildcache.remove_all(engine, older_than_days=keep_days)
+    results.remove_unused(keep_days)
+    return kept
+
+
+def _is_superseded(one: Store, stores: Iterable[Store], used: Collection[str]) -> bool:
+    others = (other for other in stores if other.key in used and other.purpose == one.purpose)
+    return one.key not in used and any(other.filled > one.filled for other in others)
+
+
+def remove_all(engine: HostEngine, *, dry_run: bool) -> list[str]:
+    """Remove all image stores, builders and built images that nobody uses; return a line for each.
+
+    :param dry_run: Only say what would be removed.
+    """
+    lines = []
+    for one in store.all_stores(engine):
+        what = f"image store of {one.project or 'a script'}: {', '.join(one.images) or one.refused}"
+        detail = f"{in_bytes(one.size)}, last used {one.used}"
+        gone = dry_run or store.remove(engine, one)
+        lines.append(f"{what} ({detail}){'' if gone else ': in use, left'}")
+    found = engine.api.volumes(filters={"label": f"{ROLE}=builder"})["Volumes"] or []
+    names = [one["Name"] for one in found] if dry_run else buildcache.remove_all(engine)
+    lines += [f"builder with its cache: {name}" for name in names]
+    size = results.size() if dry_run else results.remove_unused(0)
+    lines += [f"built images: {in_bytes(size)}"] if size else []
+    return lines
+
+
+def _count(stores: Collection[Store]) -> str:
+    return f"{len(stores)} with {in_bytes(sum(one.size for one in stores))}"
+
+
+def in_bytes(size: float) -> str:
+    """Return a size as people read it: 1.2 GB."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:  # noqa: PLR2004
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
