@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .host import HostEngine
 from .labels import OURS, ROLE
 from .locks import host_id
+from .places import builds_dir
 from .store import remove_volume
 
 #: Characters of a key in the names of volumes.
@@ -36,6 +39,7 @@ def make(engine: HostEngine, volume: str) -> None:
     for container in engine.api.containers(all=True, filters={"volume": volume}):
         engine.remove_and_wait(container["Id"])
     engine.api.create_volume(volume, labels={OURS: __version__, ROLE: "builder"})
+    _mark(volume).touch(mode=0o600)
 
 
 def own(engine: HostEngine) -> list[str]:
@@ -48,14 +52,19 @@ def all_names(engine: HostEngine) -> list[str]:
     return sorted(str(volume["Name"]) for volume in _all(engine))
 
 
-def remove_all(engine: HostEngine, older_than_days: float = 0) -> list[str]:
+def remove_all(engine: HostEngine, unused_for_days: float = 0) -> list[str]:
     """Remove those that nobody works with just now, whoever made them; return their names.
 
-    :param older_than_days: Only those made longer ago than that. Who needs one makes it anew, with nothing cached.
+    :param unused_for_days:
+        Only those not used for so long. When others used theirs is not known: there the day counts on which they made
+        them. Who needs one makes it anew, with nothing cached.
     """
-    limit = datetime.now(timezone.utc) - timedelta(days=older_than_days)
-    old = [str(volume["Name"]) for volume in _all(engine) if _created(volume) <= limit]
-    return [name for name in old if remove_volume(engine, name)]
+    limit = time.time() - unused_for_days * 86400
+    old = [str(volume["Name"]) for volume in _all(engine) if _used(volume) <= limit]
+    removed = [name for name in old if remove_volume(engine, name)]
+    for name in removed:
+        _mark(name).unlink(missing_ok=True)
+    return removed
 
 
 def _prefix() -> str:
@@ -67,6 +76,14 @@ def _all(engine: HostEngine) -> list[Mapping[str, Any]]:
     return engine.api.volumes(filters={"label": f"{ROLE}=builder"})["Volumes"] or []
 
 
-def _created(volume: Mapping[str, Any]) -> datetime:
-    # 2026-12-31T23:59:59Z, or with +01:00
-    return datetime.fromisoformat(volume["CreatedAt"].replace("Z", "+00:00"))
+def _used(volume: Mapping[str, Any]) -> float:
+    try:
+        return _mark(volume["Name"]).stat().st_mtime
+    except FileNotFoundError:
+        # 2026-12-31T23:59:59Z, or with +01:00
+        return datetime.fromisoformat(volume["CreatedAt"].replace("Z", "+00:00")).timestamp()
+
+
+def _mark(volume: str) -> Path:
+    """Return the file that is as old as the last use of a volume."""
+    return builds_dir() / f"{volume}.used"

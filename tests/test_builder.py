@@ -25,6 +25,8 @@ from pytest_dind import (
     results,
 )
 
+from pytest_dind.places import builds_dir
+
 from .builds import Witness, Workplace, witness_near, workplace, write
 from .conftest import IMAGE, MATRIX, nothing_new_remains
 
@@ -285,7 +287,9 @@ def test_an_image_that_a_build_needs_and_nobody_has_is_told(place: Workplace, tm
         tar_of(Build(path, tag="app:none"), place)
 
 
-def test_builders_are_removed_by_age(place: Workplace) -> None:
-    mine = set(buildcache.own(place.engine))
-    assert mine
-    assert not mine & set(buildcache.remove_all(place.engine, older_than_days=1))
+def test_builders_that_have_long_not_been_used_are_removed(place: Workplace) -> None:
+    unused, *used = buildcache.own(place.engine)
+    os.utime(builds_dir() / f"{unused}.used", (1, 1))
+    removed = buildcache.remove_all(place.engine, unused_for_days=365)
+    assert unused in removed
+    assert buildcache.own(place.engine) == used != []
