@@ -52,14 +52,14 @@ def all_names(engine: HostEngine) -> list[str]:
     return sorted(str(volume["Name"]) for volume in _all(engine))
 
 
-def remove_all(engine: HostEngine, unused_for_days: float = 0) -> list[str]:
+def remove_all(engine: HostEngine, older_than_days: float = 0) -> list[str]:
     """Remove those that nobody works with just now, whoever made them; return their names.
 
-    :param unused_for_days:
-        Only those not used for so long. When others used theirs is not known: there the day counts on which they made
+    :param older_than_days:
+        Only those whose last use is longer ago. When others used theirs is not known: there the day counts on which they made
         them. Who needs one makes it anew, with nothing cached.
     """
-    limit = time.time() - unused_for_days * 86400
+    limit = time.time() - older_than_days * 86400
     old = [str(volume["Name"]) for volume in _all(engine) if _used(volume) <= limit]
     removed = [name for name in old if remove_volume(engine, name)]
     for name in removed:
