@@ -40,9 +40,7 @@ def published_port(client: docker.DockerClient, container: Container | str, port
     return int(ports[wanted][0]["HostPort"])
 
 
-def run(
-    api: Any, container: str, argv: list[str], environment: Mapping[str, str] | None = None
-) -> tuple[int, str]:
+def run(api: Any, container: str, argv: list[str], environment: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Run a command in a container; return its exit code and its output."""
     execution = api.exec_create(container, argv, environment=environment)["Id"]
     # Not api.exec_start, which now and then loses the first output: https://github.com/docker/docker-py/issues/3332
