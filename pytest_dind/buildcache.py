@@ -56,8 +56,8 @@ def remove_all(engine: HostEngine, older_than_days: float = 0) -> list[str]:
     """Remove those that nobody works with just now, whoever made them; return their names.
 
     :param older_than_days:
-        Only those whose last use is longer ago. When others used theirs is not known: there the day counts on which they made
-        them. Who needs one makes it anew, with nothing cached.
+        Only those whose last use is longer ago. When others used theirs is not known: the day counts on which they
+        made them. Who needs one makes it anew, with nothing cached.
     """
     limit = time.time() - older_than_days * 86400
     old = [str(volume["Name"]) for volume in _all(engine) if _used(volume) <= limit]
