@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from . import images, store
 from .container import BaseTemp
 from .daemon import Daemon
+from .disk import Kept, tidy
 from .environment import Patched
 from .errors import ImageNotFoundError
 from .host import HostEngine
@@ -175,6 +176,13 @@ class Runtime:
             if self._environ is not None:
                 self._environ.undo()
                 self._environ = None
+
+    def tidy(self, keep_days: float, used: Collection[str]) -> Kept:
+        """Remove what outlives runs and is not used any more; `used` are the keys of the stores that this run used."""
+        try:
+            return tidy(self.engine, keep_days, self.project, used)
+        except OSError as error:  # docker-py's errors are OSErrors; what tests found is not to be lost for this
+            return Kept(failed=str(error))
 
     def close(self) -> None:
         """Close the connections to the host engine."""

@@ -13,7 +13,7 @@ from .abort import HOPELESS, end_run, ends_the_run
 from .basetemp import base_temp_of
 from .container import BaseTemp
 from .daemon import Daemon
-from .disk import Kept, tidy
+from .disk import Kept
 from .errors import DindError, SettingsError
 from .evidence import Evidence, uses_session_daemon
 from .options import marked, preloads, shows_only
@@ -247,14 +247,8 @@ class Session:
             workers.tell_controller(self.config, {"news": self.news})
         elif self._header is not None:
             self._left = sweep_run(self.runtime.engine, self.runtime.run)
-            self._kept = self._tidy()
-
-    def _tidy(self) -> Kept:
-        used = {one["store"] for one in self.news if "store" in one}
-        try:
-            return tidy(self.runtime.engine, self.settings[0].store_keep, str(self.config.rootpath), used)
-        except OSError as error:  # docker-py's errors are OSErrors; the run is over, and is not to be lost for this
-            return Kept(failed=str(error))
+            used = {one["store"] for one in self.news if "store" in one}
+            self._kept = self.runtime.tidy(self.settings[0].store_keep, used)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was started and removed."""

@@ -22,6 +22,7 @@ from pytest_dind.labels import HOST, LEASE, ROLE
 from pytest_dind.locks import host_id
 from pytest_dind.owner import Owner
 from pytest_dind.places import sockets_dir
+from pytest_dind.store import all_stores
 
 pytest_plugins = ["pytester"]
 
@@ -174,7 +175,10 @@ class InnerRun:
         found = {"label": self.label}
         names += [one["Names"][0] for one in self._host.api.containers(all=True, filters=found)]
         names += [one["Name"] for one in self._host.api.networks(filters=found)]
-        return names + [one["Name"] for one in self._host.api.volumes(filters=found)["Volumes"] or []]
+        volumes = [one["Name"] for one in self._host.api.volumes(filters=found)["Volumes"] or []]
+        # A complete image store is to stay, for whoever needs the same images.
+        complete = {one.volume for one in all_stores(HostEngine(self._host, ""))} if volumes else set()
+        return names + [name for name in volumes if name not in complete]
 
     def wait_until_nothing_is_left(self, *, none_started: bool = False, after: str = "") -> None:
         """Wait until nothing of this run is on this machine; fail with what still is, and after what."""

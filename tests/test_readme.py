@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_dind.settings import OPTIONS, Settings
+from pytest_dind.settings import _PLURALS, OPTIONS, Settings
 
 from .conftest import InnerRun
 
@@ -67,8 +67,7 @@ def test_the_marker_is_shown_with_all_its_words(inner: InnerRun) -> None:
     shown = inner.run("--markers").stdout.str()
     words = re.search(r"@pytest\.mark\.dind\(([^)]*)\)", shown)
     assert words
-    plural = {"daemon_args": "daemon_arg", "mounts": "mount"}
-    found = [plural.get(word, word) for word in words[1].split(", ")]
+    found = [_PLURALS.get(word, word) for word in words[1].split(", ")]
     assert sorted(found) == sorted(option.name for option in OPTIONS if option.marker)
 
 
@@ -78,6 +77,20 @@ def test_the_example_runs(inner: InnerRun, busybox: str) -> None:
     inner.pytester.makepyfile(code[1].replace("busybox:latest", busybox))
     inner.run("-p", "no:xdist").assert_outcomes(skipped=1)
     inner.run("--dind", "-n", "2").assert_outcomes(passed=1)
+
+
+def test_the_conftest_with_images_to_prepare_works(inner: InnerRun, busybox: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    inner.pytester.makeconftest(blocks[1].replace("busybox:latest", busybox))
+    app = inner.pytester.mkdir("app")
+    (app / "Dockerfile").write_text(f"FROM {busybox}\nARG VERSION\nRUN echo $VERSION >/version\n")
+    inner.pytester.makepyfile("""
+        def test_it(dind_client, dind_build):
+            assert dind_client.containers.run("app:test", "cat /version", remove=True) == b"1\\n"
+            assert dind_build("app", tag="app:test", buildargs={"VERSION": "1"}) == dind_client.images.get("app:test").id
+    """)
+    inner.run("--dind", "-p", "no:xdist").assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
