@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import builder, built, images, locks, store, workshop
+from . import broken, builder, built, images, locks, store, workshop
 from .build import Build
-from .errors import DaemonStateError, DindError, DindWarning, ImageStoreError
+from .errors import DaemonStartError, DaemonStateError, DindError, DindWarning, ImageStoreError
 from .host import HostEngine
 from .owner import Owner
 from .settings import Settings
@@ -27,8 +27,8 @@ from .workshop import Workshop
 _LAYOUT = 2
 #: Storage drivers whose data can be adopted, and how boot.sh seals it.
 SEALED = ("overlay2", "overlayfs")
-#: What the daemons say when their disk is full.
-_FULL = re.compile("no space left on device|disk quota exceeded", re.IGNORECASE)
+#: What engines say when their disk is full; the kernel says it of inotify, too, when that is used up.
+_FULL = re.compile("^(?!.*notify).*(?:no space left on device|disk quota exceeded)", re.IGNORECASE | re.MULTILINE)
 
 
 def store_for(settings: Settings, engine: HostEngine, owner: Owner) -> Store | None:
@@ -40,17 +40,33 @@ def store_for(settings: Settings, engine: HostEngine, owner: Owner) -> Store | N
     :raises ImageBuildError: one that is to be built cannot be built.
     :raises ImageStoreError: the store cannot be filled, as the disk is full.
     :raises LockTimeoutError: another process has been filling it for too long.
+    :raises DaemonStartError: the daemon that is to fill it does not come up.
+    :raises HostEngineError: the host engine no longer answers.
     """
     if not settings.preload and not settings.builds:
         return None
-    wanted = Contents.of(settings, engine, owner)
-    store.hold(wanted.key)
-    found = store.find(engine, wanted.key)
-    if found is not None:
-        return found
+    from requests.exceptions import RequestException  # noqa: PLC0415 (also of docker-py's errors the base)
+
+    try:
+        wanted = Contents.of(settings, engine, owner)
+        store.hold(wanted.key)
+        return store.find(engine, wanted.key) or _fill_in_turn(wanted, settings, engine, owner)
+    except DaemonStartError as error:
+        _raise_if_full(error, error.log, settings)
+        raise
+    except RequestException as error:
+        _raise_if_full(error, "", settings)
+        raise engine.ceased(error) from error
+
+
+def _fill_in_turn(wanted: Contents, settings: Settings, engine: HostEngine, owner: Owner) -> Store:
     doing = f"filling the image store ({', '.join(_names(settings))})"
     with locks.held(f"store-{wanted.key}", doing, settings.lock_timeout, owner.worker):
-        return store.find(engine, wanted.key) or _fill(wanted, settings, engine, owner)
+        found = store.find(engine, wanted.key)
+        if found is None:
+            store.clear_way(engine, wanted.key)
+            found = _fill(wanted, settings, engine, owner)
+        return found
 
 
 @dataclass(frozen=True)
@@ -124,22 +140,28 @@ def _of_filler(settings: Settings) -> Settings:
 def _load_all(
     all_wanted: Sequence[str | Path], settings: Settings, engine: HostEngine, daemon: Workshop
 ) -> Mapping[str, Any]:
-    driver = daemon.driver
-    if driver not in SEALED:
-        return _refused(f"the daemons' storage driver is {driver}, not one of {', '.join(SEALED)}")
     found: dict[str, str] = {}
+    failures: tuple[type[Exception], ...] = (DindError, *broken.connection())
     try:
+        driver = daemon.driver
+        if driver not in SEALED:
+            return _refused(f"the daemons' storage driver is {driver}, not one of {', '.join(SEALED)}")
         for wanted in all_wanted:
             found |= images.bring(wanted, engine, daemon.client, settings.pull, daemon.life.check_interrupted)
         return {"images": found, "size": daemon.shut(f"seal {driver}")}
-    except (DindError, OSError) as error:  # docker-py's errors are OSErrors
-        if _FULL.search(f"{error}\n{daemon.log}"):
-            reason = f"no space is left where the host engine keeps its volumes ({error})"
-            cure = "See docker system df there; pytest-dind prune removes all image stores."
-            raise ImageStoreError(", ".join(_names(settings)), reason, cure) from error
-        if isinstance(error, DaemonStateError):
-            return _refused(str(error))
+    except failures as error:
+        _raise_if_full(error, daemon.log, settings)
+        if isinstance(error, DaemonStateError) or daemon.life.ended:
+            return _refused(f"the daemon that was to fill it ended: {error}")
         raise
+
+
+def _raise_if_full(error: Exception, log: str, settings: Settings) -> None:
+    if _FULL.search(f"{error}\n{log}"):
+        said = getattr(error, "reason", error)
+        reason = f"no space is left where the host engine keeps its volumes ({said})"
+        cure = "See docker system df there; pytest-dind prune removes all image stores."
+        raise ImageStoreError(", ".join(_names(settings)), reason, cure) from error
 
 
 def _refused(reason: str) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from .places import locks_dir
 
 #: Characters of a key in the names of volumes.
 _SHORT = 16
+#: Seconds: all workers of a run hear that a store is refused; a later run tries again, as the reason may be gone.
+_REFUSAL_COUNTS = 600
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,31 @@ class Store:
         """Days since it was last used; 0 if a clock says that this lies ahead."""
         return max(0, (date.fromisoformat(_today()) - date.fromisoformat(self.used)).days)
 
+    @property
+    def refused_lately(self) -> bool:
+        """Whether it was refused so short ago that it is not to be tried again."""
+        return abs(time.time() - self.filled) < _REFUSAL_COUNTS
+
 
 def find(engine: HostEngine, key: str) -> Store | None:
     """Return the complete store of a key, marked as used today; None if there is none. Have it `held` meanwhile."""
     volumes = _volumes(engine, f"{STORE}={key}")
     data = {volume["Name"] for volume in volumes}
-    found = [store for store in _entries(volumes) if store.refused or store.volume in data]
+    found = [one for one in _entries(volumes) if (one.refused_lately if one.refused else one.volume in data)]
     if not found:
-        # An entry without its data, which somebody removed, would stand in the way of a new one.
-        for volume in volumes:
-            if ENTRY in volume["Labels"]:
-                remove_volume(engine, volume["Name"])
         return None
     newest = max(found, key=lambda store: store.used)
-    if newest.used != _today():
-        newest = add(engine, newest)
-    return newest
+    return newest if newest.used == _today() else add(engine, newest)
+
+
+def clear_way(engine: HostEngine, key: str) -> None:
+    """Remove entries that count for nothing, and stand in the way of a new one. Only where `find` has found nothing.
+
+    Hold the lock for filling: a new one may have been made meanwhile.
+    """
+    for volume in _volumes(engine, f"{STORE}={key}"):
+        if ENTRY in volume["Labels"]:
+            remove_volume(engine, volume["Name"])
 
 
 def create_data(engine: HostEngine, key: str, ownership: Ownership) -> str:
@@ -96,11 +108,13 @@ def add(engine: HostEngine, store: Store) -> Store:
 
 
 def all_stores(engine: HostEngine) -> list[Store]:
-    """Return all complete stores on the engine, whoever filled them."""
+    """Return all stores on the engine, whoever filled them; one whose data is gone says so, as `refused`."""
+    volumes = _volumes(engine, STORE)
+    data = {volume["Name"] for volume in volumes}
     newest: dict[str, Store] = {}
-    for store in _entries(_volumes(engine, f"{ROLE}=store")):
-        if store.key not in newest or newest[store.key].used < store.used:
-            newest[store.key] = store
+    for store in sorted(_entries(volumes), key=lambda one: one.used):
+        gone = not store.refused and store.volume not in data
+        newest[store.key] = dataclasses.replace(store, size=0, refused="its data is gone") if gone else store
     return list(newest.values())
 
 
@@ -135,11 +149,18 @@ def _volumes(engine: HostEngine, label: str) -> list[Mapping[str, Any]]:
 
 
 def _entries(volumes: Iterable[Mapping[str, Any]]) -> Iterator[Store]:
-    for volume in volumes:
-        if ENTRY in volume["Labels"]:
-            said = json.loads(volume["Labels"][ENTRY])
-            # Another version of this package may say more, or less.
-            yield Store(**{name: value for name, value in said.items() if name in _FIELDS})
+    return (_read_entry(volume["Labels"]) for volume in volumes if ENTRY in volume["Labels"])
+
+
+def _read_entry(labels: Mapping[str, str]) -> Store:
+    """Another version of this package may say more, or less, or it in another way."""
+    try:
+        said = json.loads(labels[ENTRY])
+        store = Store(**{name: value for name, value in said.items() if name in _FIELDS})
+        date.fromisoformat(store.used)
+    except (ValueError, TypeError, AttributeError):
+        return Store(labels[STORE], "", refused="what its entry says cannot be read")
+    return store
 
 
 _FIELDS = {one.name for one in dataclasses.fields(Store)}
