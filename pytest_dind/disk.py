@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from . import buildcache, results, store
 from .host import HostEngine
-from .labels import ROLE
 from .store import Store
 
 
@@ -63,8 +62,7 @@ def remove_all(engine: HostEngine, *, dry_run: bool) -> list[str]:
         detail = f"{in_bytes(one.size)}, last used {one.used}"
         gone = dry_run or store.remove(engine, one)
         lines.append(f"{what} ({detail}){'' if gone else ': in use, left'}")
-    found = engine.api.volumes(filters={"label": f"{ROLE}=builder"})["Volumes"] or []
-    names = [one["Name"] for one in found] if dry_run else buildcache.remove_all(engine)
+    names = buildcache.all_names(engine) if dry_run else buildcache.remove_all(engine)
     lines += [f"builder with its cache: {name}" for name in names]
     size = results.size() if dry_run else results.remove_unused(0)
     lines += [f"built images: {in_bytes(size)}"] if size else []

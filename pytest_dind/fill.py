@@ -25,6 +25,8 @@ from .workshop import Workshop
 
 #: Raised when what boot.sh makes for adoption changes: stores of before are of no use then.
 _LAYOUT = 2
+#: How often filling begins anew because what is to be in the store changed under it.
+_ATTEMPTS = 3
 #: Storage drivers whose data can be adopted, and how boot.sh seals it.
 SEALED = ("overlay2", "overlayfs")
 #: What engines say when their disk is full; the kernel says it of inotify, too, when that is used up.
@@ -48,24 +50,32 @@ def store_for(settings: Settings, engine: HostEngine, owner: Owner) -> Store | N
     from requests.exceptions import RequestException  # noqa: PLC0415 (also of docker-py's errors the base)
 
     try:
-        wanted = Contents.of(settings, engine, owner)
-        store.hold(wanted.key)
-        return store.find(engine, wanted.key) or _fill_in_turn(wanted, settings, engine, owner)
+        for _ in range(_ATTEMPTS):
+            wanted = Contents.of(settings, engine, owner)
+            store.hold(wanted.key)
+            found = store.find(engine, wanted.key) or _fill_in_turn(wanted, settings, engine, owner)
+            if found is not None:
+                return found
     except DaemonStartError as error:
         _raise_if_full(error, error.log, settings)
         raise
     except RequestException as error:
         _raise_if_full(error, "", settings)
         raise engine.ceased(error) from error
+    raise ImageStoreError(", ".join(_names(settings)), f"they changed while it was filled, {_ATTEMPTS} times")
 
 
-def _fill_in_turn(wanted: Contents, settings: Settings, engine: HostEngine, owner: Owner) -> Store:
+def _fill_in_turn(wanted: Contents, settings: Settings, engine: HostEngine, owner: Owner) -> Store | None:
+    # Before the lock is taken: who waits for a build hears how it failed, and does not try it again.
+    files = _files_of_builds(settings, engine, owner)
+    if files is None:
+        return None
     doing = f"filling the image store ({', '.join(_names(settings))})"
     with locks.held(f"store-{wanted.key}", doing, settings.lock_timeout, owner.worker):
         found = store.find(engine, wanted.key)
         if found is None:
             store.clear_way(engine, wanted.key)
-            found = _fill(wanted, settings, engine, owner)
+            found = _fill(wanted, files, settings, engine, owner)
         return found
 
 
@@ -113,13 +123,26 @@ def _hash(*what: object) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=dict).encode()).hexdigest()
 
 
-def _fill(wanted: Contents, settings: Settings, engine: HostEngine, owner: Owner) -> Store:
-    files = [built.tar_of(build, engine, settings, owner).path for build in settings.builds]
+def _files_of_builds(settings: Settings, engine: HostEngine, owner: Owner) -> list[Path] | None:
+    """Have all built; None if one is not what it was taken for, as its context has changed meanwhile."""
+    done = {build: built.tar_of(build, engine, settings, owner) for build in settings.builds}
+    changed = [build for build, one in done.items() if one.identity != _identity_of(build, settings, engine, owner)]
+    for build in changed:
+        _identities[build, builder.layout(settings, engine)] = done[build].identity
+    return None if changed else [one.path for one in done.values()]
+
+
+def _fill(
+    wanted: Contents, files: Sequence[Path], settings: Settings, engine: HostEngine, owner: Owner
+) -> Store | None:
+    """Fill a new volume and make its entry; None if what it was to hold has changed meanwhile."""
     volume = store.create_data(engine, wanted.key, owner.ownership)
     complete = False
     try:
         job = partial(_load_all, [*settings.preload, *files], settings, engine)
         filled = workshop.do(job, volume, _of_filler(settings), engine, owner)
+        if Contents.of(settings, engine, owner) != wanted:
+            return None
         found = store.add(
             engine, Store(wanted.key, volume, wanted.purpose, owner.project, filled=time.time(), **filled)
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import progress, pulling, tarball
+from . import broken, progress, pulling, tarball
 from .errors import DindWarning, ImageNotFoundError
 from .host import HostEngine
 
@@ -178,7 +178,7 @@ class _Bringing:
                     # An answer that is one error as a whole has a `message`; docker-py takes it for a line.
                     failure = failure or str(line.get("error") or line.get("message") or "")
                     loaded += _LOADED.findall(line.get("stream", ""))
-            except OSError as error:  # docker-py's are, too
+            except broken.connection() as error:
                 failure = f"it broke off: {error}"
         if failure:
             raise ImageNotFoundError(name, f"the daemon cannot load it: {failure}")
