@@ -62,10 +62,13 @@ def layout(settings: Settings, engine: HostEngine) -> str:
     :raises ImageNotFoundError: the image of the daemons is nowhere.
     """
     name = engine.image_named(settings.image)
-    engine.require_image(name)
+    found = engine.image(name)
+    if found is None:
+        engine.require_image(name)
+        found = engine.image(name) or {}
     arguments = [one for one in settings.daemon_arg if one.split("=")[0] in _ARGUMENTS]
     config = {key: value for key, value in (settings.config or {}).items() if key in _DIRECTIVES}
-    what = [(engine.image(name) or {})["Id"], arguments, config]
+    what = [found["Id"], arguments, config, settings.runtime]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 

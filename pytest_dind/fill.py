@@ -93,13 +93,14 @@ class Contents:
         :raises ImageNotFoundError: one is nowhere.
         :raises ImageBuildError: the context of one that is to be built cannot be read.
         """
+        layout = builder.layout(settings, engine)
         names = sorted(_names(settings))
         identities = [images.identity(wanted, engine, settings.pull) for wanted in settings.preload]
-        identities += [_identity_of(build, settings, engine, owner) for build in settings.builds]
+        identities += [_identity_of(build, layout, settings, engine, owner) for build in settings.builds]
         # What is pulled anew in each run is of that run.
         run = owner.run if settings.pull == "always" and settings.preload else ""
         return cls(
-            key=_hash(_LAYOUT, builder.layout(settings, engine), names, sorted(identities), run),
+            key=_hash(_LAYOUT, layout, names, sorted(identities), run),
             purpose=_hash(owner.project, settings.image, settings.daemon_arg, settings.config, names),
         )
 
@@ -112,11 +113,10 @@ def _names(settings: Settings) -> list[str]:
 _identities: dict[tuple[Build, str], str] = {}
 
 
-def _identity_of(build: Build, settings: Settings, engine: HostEngine, owner: Owner) -> str:
-    known = build, builder.layout(settings, engine)
-    if known not in _identities:
-        _identities[known] = built.identity_of(build, engine, settings, owner)
-    return _identities[known]
+def _identity_of(build: Build, layout: str, settings: Settings, engine: HostEngine, owner: Owner) -> str:
+    if (build, layout) not in _identities:
+        _identities[build, layout] = built.identity_of(build, engine, settings, owner)
+    return _identities[build, layout]
 
 
 def _hash(*what: object) -> str:
@@ -125,11 +125,14 @@ def _hash(*what: object) -> str:
 
 def _files_of_builds(settings: Settings, engine: HostEngine, owner: Owner) -> list[Path] | None:
     """Have all built; None if one is not what it was taken for, as its context has changed meanwhile."""
-    done = {build: built.tar_of(build, engine, settings, owner) for build in settings.builds}
-    changed = [build for build, one in done.items() if one.identity != _identity_of(build, settings, engine, owner)]
-    for build in changed:
-        _identities[build, builder.layout(settings, engine)] = done[build].identity
-    return None if changed else [one.path for one in done.values()]
+    layout = builder.layout(settings, engine)
+    files, changed = [], False
+    for build in settings.builds:
+        done = built.tar_of(build, engine, settings, owner)
+        files.append(done.path)
+        changed = changed or done.identity != _identities.get((build, layout))
+        _identities[build, layout] = done.identity
+    return None if changed else files
 
 
 def _fill(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from .build import Build
+if TYPE_CHECKING:
+    from .build import Build
 
 
 def pytest_dind_preload(config: pytest.Config) -> Sequence[str | Path | Build]:  # type: ignore[empty-body]

@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import checks, sources
-from .build import Build
 from .checks import KEEP
 from .errors import SettingsError
 from .sources import PULL
+
+if TYPE_CHECKING:
+    from .build import Build
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,8 @@ class Settings:
 
         :raises SettingsError: one is none of them.
         """
+        from .build import Build  # noqa: PLC0415 (as in sources.py)
+
         builds = [one for one in wanted if isinstance(one, Build)]
         others = [_BY_NAME["preload"].parse(one, where) for one in wanted if not isinstance(one, Build)]
         return dataclasses.replace(self, preload=(*self.preload, *others), builds=(*self.builds, *builds))

@@ -6,11 +6,14 @@ import ipaddress
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from .build import Build, declared
 from .checks import image, one_of, text
 from .errors import SettingsError
+
+if TYPE_CHECKING:
+    from .build import Build
 
 PULL = ("missing", "always", "never")
 
@@ -40,6 +43,8 @@ def preload(value: object, where: str) -> str | Path:
 
 def build(value: object, where: str, base: Path | None = None) -> Build:
     """A build, or a line that says one; its path counts from `base`, or from the current directory."""
+    from .build import Build, declared  # noqa: PLC0415 (1 ms, which only who builds pays)
+
     return value if isinstance(value, Build) else declared(text(value, where), where, base)
 
 
