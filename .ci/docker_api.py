@@ -12,7 +12,7 @@ from typing import BinaryIO
 import docker
 from docker.errors import DockerException, ImageNotFound
 
-from pytest_dind.labels import OURS, Ownership
+from pytest_dind.labels import OURS, ROLE, Ownership
 from pytest_dind.locks import host_id, is_dead
 from pytest_dind.places import leases_dir, sockets_dir
 
@@ -94,6 +94,7 @@ def left(client: docker.DockerClient, args: argparse.Namespace) -> int:
     sys.stdout.write(f"{kinds} that this has left: {', '.join(remains) or 'none'}.\n")
     if others:
         sys.stdout.write(f"Those of other runs: {', '.join(others)}.\n")
+    sys.stdout.write("Image stores and builders are meant to stay; pytest-dind prune removes them.\n")
     return status or int(bool(remains))
 
 
@@ -105,7 +106,8 @@ def _ours(client: docker.DockerClient) -> Iterator[tuple[str, bool]]:
     for network in client.api.networks(filters=filters):
         yield f"network {network['Name']}", _is_ownerless(network["Labels"])
     for volume in client.api.volumes(filters=filters)["Volumes"] or []:
-        yield f"volume {volume['Name']}", _is_ownerless(volume["Labels"])
+        if ROLE not in volume["Labels"]:
+            yield f"volume {volume['Name']}", _is_ownerless(volume["Labels"])
     for directory in sockets_dir().glob(f"{host_id()}-*-*-*"):
         _, slot, token, _ = directory.name.split("-")
         yield f"directory {directory}", is_dead(f"{leases_dir() / slot}.lock#{token}")
