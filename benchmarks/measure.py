@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
 import sys
 import time
@@ -110,6 +111,11 @@ def in_milliseconds(value: float) -> str:
     return f"{value * 1000:.1f} ms"
 
 
+def in_megabytes(value: float) -> str:
+    """Write a size, given in bytes, for a table."""
+    return f"{value / 1e6:.2f} MB"
+
+
 def times(value: float) -> str:
     """Write a ratio for a table."""
     return f"{value:.2f} x"
@@ -119,3 +125,8 @@ def progress(text: str) -> None:
     """Say on a terminal what is going on; the tables go elsewhere."""
     if sys.stderr.isatty():
         print(f"\r\033[K  {text}", end="", file=sys.stderr, flush=True)
+
+
+def exit_on_sigterm() -> None:
+    """Have SIGTERM clear away what there is, as Ctrl-C does, and not just end the process."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

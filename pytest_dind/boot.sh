@@ -57,7 +57,20 @@ run() {
 
 # Images out of a store (see store.py): small files, and links that lead into it. What cannot be taken over as a whole is
 # not taken over at all; whoever asked for the images looks whether they are there.
-if [ -d $store/adopt ] && ! cp -a $store/adopt/. $data/; then
+snapshotter=$root/io.containerd.snapshotter.v1.overlayfs
+content=$root/io.containerd.content.v1.content/blobs/sha256
+
+# Where a link leads nowhere, the daemon would not miss the layer before a container is to read it.
+whole() {
+    for link in $store/adopt/overlay2/*/diff $store/adopt/$snapshotter/snapshots/*/fs $store/adopt/$content/*; do
+        if [ -L "$link" ] && [ ! -e "$link" ]; then
+            echo "pytest-dind: the image store has lost $link" >&2
+            return 1
+        fi
+    done
+}
+
+if [ -d $store/adopt ] && ! { whole && cp -a $store/adopt/. $data/; }; then
     echo "pytest-dind: the image store cannot be adopted" >&2
     find $data -mindepth 1 -maxdepth 1 -exec rm -rf {} +
 fi
@@ -75,11 +88,11 @@ seal() {
         seal_layers overlay2 diff
         cp -a overlay2/l adopt/overlay2/
         # By this file dockerd knows a layer that is only read; it makes it when the first container or layer is on top.
-        for layer in adopt/overlay2/*/link; do : >"${layer%link}committed"; done
+        for layer in adopt/overlay2/*/link; do
+            [ ! -e "$layer" ] || : >"${layer%link}committed"
+        done
         ;;
     overlayfs)
-        snapshotter=$root/io.containerd.snapshotter.v1.overlayfs
-        content=$root/io.containerd.content.v1.content/blobs/sha256
         metadata=$root/io.containerd.metadata.v1.bolt
         mkdir -p adopt/$metadata adopt/$content
         cp -a $metadata/meta.db adopt/$metadata/
@@ -95,6 +108,7 @@ seal() {
 seal_layers() {
     mkdir -p "adopt/$1"
     for layer in "$1"/*; do
+        [ -e "$layer" ] || continue            # no image here has any
         [ "$layer" != overlay2/l ] || continue # links to the layers, under shorter names
         mkdir "adopt/$layer"
         for part in "$layer"/*; do
@@ -109,7 +123,7 @@ seal_layers() {
 # The clean end, after which other daemons can go on with the data: each writes what it holds.
 close_data() {
     : >$state/closing
-    kill -TERM "$(cat $state/dockerd-pid)" && wait "$dockerd"
+    kill -TERM "$(cat $state/dockerd-pid)" && wait "$dockerd" || return
     kill -TERM "$(cat $state/containerd-pid)" && wait "$containerd"
 }
 
@@ -145,10 +159,15 @@ dockerd=$!
 while IFS= read -r line; do
     case $line in
     keep) wait ;; # outlive the owner, until somebody stops the container
-    close) close_data && echo "pytest-dind: closed, $(du -sk $data | cut -f 1) KiB" && break ;;
+    close)
+        close_data && echo "pytest-dind: closed, $(du -sk $data | cut -f 1) KiB"
+        break
+        ;;
     "seal "*)
-        close_data
-        (set -e; seal "${line#seal }") && echo "pytest-dind: sealed, $(du -sk $data | cut -f 1) KiB"
+        close_data || break
+        # Not before an `&&` or in an `if`: all that runs there runs without `set -e`, whatever it says itself.
+        (set -e; seal "${line#seal }")
+        [ $? != 0 ] || echo "pytest-dind: sealed, $(du -sk $data | cut -f 1) KiB"
         break
         ;;
     "own "*) printf '%s' "${line#own }" >$state/own ;; # a directory of the owner's; containers leave root's files there

@@ -90,12 +90,12 @@ class Daemon:
             try:
                 self._start(self.store)
             except DaemonStartError as error:
-                if self.store is None:
+                if self.store is None or self.store.refused:
                     raise
                 # A store must never be why a run fails. If it is not why, this fails again, in the same way.
-                self.store, self._adopts = None, False
+                lost, self.store, self._adopts = self.store.volume, None, False
                 self._start(None)
-                self.loaded_because = f"with it, {error}"
+                self.loaded_because = f"with {lost} inside, {error}\n  cure: pytest-dind prune removes what is broken"
         except BaseException:
             self._end()
             raise
@@ -113,7 +113,9 @@ class Daemon:
             if not self.store.refused:
                 if images.present(self.store.images, self.client):
                     return
-                self.loaded_because = f"not all its images were in the daemon ({self.store.volume})"
+                # A load on top of half a store could take a layer for there that is not.
+                said = "\n".join(line for line in self.logs().splitlines() if line.startswith("pytest-dind: the image"))
+                raise DaemonStartError(self.name, "not all its images are there", said)
         for image in self.settings.preload:
             self._life.check_interrupted()
             self.load(image)

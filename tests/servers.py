@@ -9,9 +9,11 @@ import http.server
 import io
 import json
 import re
+import secrets
 import socketserver
 import tarfile
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +119,8 @@ def described(content: bytes, kind: str) -> dict[str, Any]:
 class Registry(http.server.ThreadingHTTPServer):
     """A registry with `tiny:1`, of one platform, and `tiny:many`, of two, whoever asks, or with a login only.
 
+    It takes what is pushed, too, as other tags of `tiny`.
+
     https://github.com/opencontainers/distribution-spec/blob/main/spec.md
     """
 
@@ -130,6 +134,8 @@ class Registry(http.server.ThreadingHTTPServer):
         self.login = login
         #: What it was asked for, without what only asks whether it is there.
         self.served: list[str] = []
+        #: What is being pushed.
+        self.uploads: dict[str, bytes] = {}
         # Of each registry another image: what an engine has of one it must not take for another's.
         self.one = TinyImage.made(f"hello from {self.name}".encode())
         self.many = {kind: TinyImage.made(f"{kind} from {self.name}".encode(), kind) for kind in ("amd64", "arm64")}
@@ -198,6 +204,41 @@ class _OfRegistry(Handler):
             self.answer(200, self.server.blobs[found[2]], "application/octet-stream", Docker_Content_Digest=found[2])
         else:
             self.refuse(404, "MANIFEST_UNKNOWN")
+
+    def do_POST(self) -> None:
+        self._body()
+        self.accept(202, f"/v2/tiny/blobs/uploads/{secrets.token_hex(8)}")
+
+    def do_PATCH(self) -> None:
+        self.server.uploads[self.path] = self.server.uploads.get(self.path, b"") + self._body()
+        self.accept(202, self.path, Range=f"0-{len(self.server.uploads[self.path]) - 1}")
+
+    def do_PUT(self) -> None:
+        upload, _, query = self.path.partition("?")
+        content = self.server.uploads.pop(upload, b"") + self._body()
+        tag = re.fullmatch("/v2/tiny/manifests/(.+)", upload)
+        if tag:
+            for name in (tag[1], digest(content)):
+                self.server.manifests[name] = content, self.headers["Content-Type"]
+            self.accept(201, upload, Docker_Content_Digest=digest(content))
+        elif urllib.parse.parse_qs(query)["digest"] == [digest(content)]:
+            self.server.blobs[digest(content)] = content
+            self.accept(201, f"/v2/tiny/blobs/{digest(content)}", Docker_Content_Digest=digest(content))
+        else:
+            self.refuse(400, "DIGEST_INVALID")
+
+    def accept(self, status: int, location: str, **headers: str) -> None:
+        self.answer(status, b"", Location=location, **headers)
+
+    def _body(self) -> bytes:
+        if self.headers["Transfer-Encoding"] != "chunked":
+            return self.rfile.read(int(self.headers["Content-Length"] or 0))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
 
     def refuse(self, status: int, code: str, **headers: str) -> None:
         errors = {"errors": [{"code": code, "message": f"no {self.path} here"}]}

@@ -11,6 +11,8 @@ from pytest_dind import Build, SettingsError
 from pytest_dind.build import declared
 from pytest_dind.dockerfile import needed
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:

@@ -15,6 +15,8 @@ import pytest
 from pytest_dind import Build, ImageBuildError
 from pytest_dind.buildcontext import Context
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:

@@ -29,6 +29,8 @@ from pytest_dind.places import builds_dir
 from .builds import Witness, Workplace, witness_near, workplace, write
 from .conftest import IMAGE, MATRIX, nothing_new_remains
 
+pytestmark = pytest.mark.once
+
 #: An engine image without buildx, if there is one.
 CLASSIC = next((image for image in MATRIX if ":20.10" in image), None)
 

@@ -23,6 +23,8 @@ from pytest_dind.places import builds_dir
 from .builds import Witness, Workplace, witness_near, workplace, write
 from .conftest import IMAGE, OFFICIAL, PATIENCE, nothing_new_remains, wait_until
 
+pytestmark = pytest.mark.once
+
 #: A process that asks, tells what it waits for, and ends with what it got.
 ASK = """if 1:
     import sys

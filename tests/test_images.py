@@ -18,6 +18,8 @@ from .conftest import IMAGE, MATRIX
 from .servers import Registry, TinyImage
 from .test_tarball import saved, written
 
+pytestmark = pytest.mark.once
+
 ONE = TinyImage.made(b"one")
 OTHER = TinyImage.made(b"other")
 

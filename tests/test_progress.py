@@ -27,6 +27,8 @@ from pytest_dind.voices import LOST, MOST_NAMES, Voices
 from .conftest import InnerRun, wait_until
 from .processes import Spawned
 
+pytestmark = pytest.mark.once
+
 #: How a line is shown below the one where the cursor is, which stays there.
 PAINTED = re.compile(r"\x1b\[J\x1bD\x1b\[A\x1b7\r\x1b\[B(dind: [^\x1b]*)\x1b8")
 

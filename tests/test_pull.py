@@ -18,6 +18,8 @@ from pytest_dind.host import HostEngine
 from .conftest import InnerRun
 from .servers import Registry
 
+pytestmark = pytest.mark.once
+
 LOGIN = "somebody:a-password-of-theirs"
 
 

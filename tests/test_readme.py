@@ -88,7 +88,8 @@ def test_the_conftest_with_images_to_prepare_works(inner: InnerRun, busybox: str
     inner.pytester.makepyfile("""
         def test_it(dind_client, dind_build):
             assert dind_client.containers.run("app:test", "cat /version", remove=True) == b"1\\n"
-            assert dind_build("app", tag="app:test", buildargs={"VERSION": "1"}) == dind_client.images.get("app:test").id
+            image = dind_build("app", tag="app:test", buildargs={"VERSION": "1"})
+            assert image == dind_client.images.get("app:test").id
     """)
     inner.run("--dind", "-p", "no:xdist").assert_outcomes(passed=1)
 

@@ -18,6 +18,8 @@ from pytest_dind import ImageNotFoundError, tarball
 
 from .servers import TinyImage, described, digest
 
+pytestmark = pytest.mark.once
+
 ONE = TinyImage.made(b"one")
 OTHER = TinyImage.made(b"other")
 NOT_WHOLE = "is nowhere: the file is not a whole one of docker save: "

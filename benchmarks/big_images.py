@@ -1,0 +1,122 @@
+"""Images made to be measured with: big ones and one of many files, removed in the end with all that came of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from pytest_dind import inside, store
+from pytest_dind.host import HostEngine
+
+from .machine import TEST_IMAGE
+from .measure import progress, seconds_until
+
+#: Bytes are drawn by so many at a time.
+_BLOCK = 1_000_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an image is to be: layers of files of random bytes, which nothing can compress."""
+
+    title: str
+    layers: int
+    files_per_layer: int
+    bytes_per_file: int
+
+    def dockerfile(self, label: str) -> str:
+        """Return the Dockerfile, for a base with busybox' tools; every step's image has the label."""
+        blocks = self.files_per_layer * self.bytes_per_file // _BLOCK
+        draw = f"dd if=/dev/urandom bs={_BLOCK} count={blocks} 2>/dev/null"
+        split = f"split -a 4 -b {self.bytes_per_file}"
+        steps = (f"RUN mkdir -p /data/{n} && cd /data/{n} && {draw} | {split}" for n in range(self.layers))
+        return "\n".join([f"FROM {TEST_IMAGE}", f"LABEL {label}", *steps]) + "\n"
+
+
+MB_370 = Recipe("370 MB", layers=5, files_per_layer=37, bytes_per_file=2_000_000)
+GB_1 = Recipe("1 GB", layers=10, files_per_layer=50, bytes_per_file=2_000_000)
+MANY_FILES = Recipe("50,000 files", layers=5, files_per_layer=10_000, bytes_per_file=2_000)
+
+
+@dataclass(frozen=True)
+class BigImage:
+    """An image on the host engine."""
+
+    recipe: Recipe
+    tag: str
+    #: The hashes of what each layer holds: the same wherever it is loaded, whatever ids an engine makes of them.
+    layers: tuple[str, ...]
+
+    def require(self, engine: HostEngine, container: str) -> None:
+        """Fail if the daemon in a container does not have this very image.
+
+        :raises RuntimeError: it has not got it, or has another.
+        """
+        argv = ["docker", "image", "inspect", "--format", "{{json .RootFS.Layers}}", self.tag]
+        code, output = inside.run(engine.api, container, argv)
+        if code or tuple(json.loads(output)) != self.layers:
+            raise RuntimeError(f"{container} has not got {self.tag}: {output.strip()}")
+
+    def require_files(self, engine: HostEngine, container: str) -> None:
+        """Fail if a container made from this image, in the daemon in `container`, does not see all its files.
+
+        :raises RuntimeError: it sees others.
+        """
+        count = ["docker", "run", "--rm", "--network=none", self.tag, "sh", "-c", "find /data -type f | wc -l"]
+        code, output = inside.run(engine.api, container, count)
+        expected = self.recipe.layers * self.recipe.files_per_layer
+        if code or int(output) != expected:
+            raise RuntimeError(f"{self.tag} in {container} has {output.strip()} files, not {expected}")
+
+
+@contextmanager
+def made(engine: HostEngine, *recipes: Recipe) -> Iterator[list[BigImage]]:
+    """Have images; in the end they are gone from the host engine, and the image stores with any of them, too."""
+    token = secrets.token_hex(4)
+    # By it those are known that have no name yet when the build is interrupted.
+    label = f"pytest-dind.benchmark={token}"
+    tags = {recipe: f"pytest-dind/bench:{recipe.title.lower().translate(_TO_TAG)}-{token}" for recipe in recipes}
+    try:
+        for recipe, tag in tags.items():
+            progress(f"making an image: {recipe.title}")
+            dockerfile = io.BytesIO(recipe.dockerfile(label).encode())
+            engine.client.images.build(fileobj=dockerfile, tag=tag, rm=True, forcerm=True, nocache=True, timeout=600)
+        yield [BigImage(recipe, tag, _layers(engine, tag)) for recipe, tag in tags.items()]
+    finally:
+        progress("removing what was made")
+        remove_stores(engine, *tags.values())
+        _remove_images(engine, label)
+
+
+_TO_TAG = str.maketrans({" ": "-", ",": None})
+
+
+def _layers(engine: HostEngine, tag: str) -> tuple[str, ...]:
+    return tuple(engine.api.inspect_image(tag)["RootFS"]["Layers"])
+
+
+def remove_stores(engine: HostEngine, *tags: str) -> None:
+    """Remove the image stores with any of these images, so that the next daemon fills one.
+
+    :raises TimeoutError: one stays in use.
+    """
+    store.let_go()
+    for one in store.all_stores(engine):
+        if not one.images.keys().isdisjoint(tags):
+            # The containers of daemons that were killed take a moment to go.
+            seconds_until(partial(store.remove, engine, one), 0.1, time.monotonic(), patience=30)
+
+
+def _remove_images(engine: HostEngine, label: str) -> None:
+    images = engine.api.images(all=True, filters={"label": label})
+    # What lies below them and has no name goes with them.
+    below = {image["ParentId"] for image in images}
+    for image in images:
+        if image["Id"] not in below:
+            engine.api.remove_image(image["Id"], force=True)

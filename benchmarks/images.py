@@ -1,0 +1,221 @@
+"""Images: what a daemon pays for having some inside, alone and as one of eight, against each loading its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from pytest_dind import inside
+from pytest_dind.host import HostEngine
+
+from . import cold_start, having
+from .big_images import GB_1, MANY_FILES, MB_370, BigImage, made, remove_stores
+from .having import Way
+from .machine import IMAGE
+from .measure import (
+    SPREAD,
+    Limit,
+    Samples,
+    Table,
+    in_megabytes,
+    in_seconds,
+    progress,
+    ratio,
+    side_by_side,
+    spread,
+    times,
+)
+
+#: Of what takes less than a second.
+ROUNDS = 12
+#: Of the ways that take many: for which image how often, and which.
+BESIDE = {
+    MB_370: (3, (having.streamed, having.by_hand, having.with_testcontainers)),
+    GB_1: (2, (having.streamed, having.by_hand, having.with_testcontainers)),
+    MANY_FILES: (2, (having.by_hand,)),
+}
+_ROOT = Path(__file__).parents[1]
+PEERS = (having.by_hand, having.with_testcontainers)
+WORKERS = 8
+
+MOST_AGAINST_EMPTY = 1.3
+LEAST_AGAINST_PEERS = 15
+LEAST_AT_ONCE = 10
+MOST_MEGABYTES = 5
+
+EMPTY = "pytest-dind, a daemon without any image"
+FILLING = "pytest-dind, the first: fills the store"
+NAMES = {
+    having.adopted: "pytest-dind, the store is there",
+    having.streamed: "pytest-dind, streamed from the host engine",
+    having.by_hand: "docker:dind by hand, save | load",
+    having.with_testcontainers: "testcontainers-python, save | load",
+}
+ADOPTED = NAMES[having.adopted]
+
+
+def run() -> Table:
+    """Make the images, measure with each, then with many workers at once, and remove all that was made."""
+    table = Table("Images inside: from nothing to a daemon that has them", ("", *SPREAD, "to ours"))
+    engine = HostEngine.connect()
+    with made(engine, *BESIDE) as images:
+        for image in images:
+            _add(table, {f"{image.recipe.title}: {FILLING}": [_seconds(having.adopted, engine, image, look=True)]}, "")
+        _measure_alone(table, engine, images)
+        for image in images:
+            _measure_beside_peers(table, engine, image)
+        _measure_at_once(table, engine, images[0])
+    engine.close()
+    table.notes += [
+        "the images: random bytes on top of busybox, 5, 10 and 5 layers; the last one has files of 2 kB",
+        "checked every time, after the clock was stopped: the daemon has the image with the host engine's layers",
+        "pytest-docker-tools has no loading of its own either, and starts docker:dind as it is done by hand",
+        "testcontainers: LogMessageWaitStrategy('API listen on') as it comes; Ryuk disabled",
+    ]
+    return table
+
+
+def _seconds(way: Way, engine: HostEngine, image: BigImage, *, look: bool = False) -> float:
+    """Return the seconds until a daemon has the image, which is then proved; `look`: also by a container from it."""
+    begin = time.monotonic()
+    with way(engine, image.tag) as container:
+        seconds = time.monotonic() - begin
+        image.require(engine, container)
+        if look:
+            image.require_files(engine, container)
+    return seconds
+
+
+def _add(table: Table, samples: Samples, ours: str, show: Callable[[float], str] = in_seconds) -> None:
+    """Add a row for each kind of sample.
+
+    :param ours: The one that the others are compared with; none if empty.
+    """
+    for name, values in samples.items():
+        compared = times(ratio(samples, name, ours)) if ours else ""
+        table.rows.append((name, *spread(values, show), compared))
+    table.samples |= samples
+
+
+def _promise(table: Table, promise: str, found: float, *, least: float = 0, most: float = float("inf")) -> None:
+    table.limits.append(Limit(promise, times(found), least <= found <= most))
+
+
+def _measure_alone(table: Table, engine: HostEngine, images: Sequence[BigImage]) -> None:
+    subjects: dict[str, Callable[[], float]] = {EMPTY: partial(cold_start.start_ours, engine, IMAGE)}
+    subjects |= {
+        f"{image.recipe.title}: {ADOPTED}": partial(_seconds, having.adopted, engine, image) for image in images
+    }
+    samples = side_by_side(ROUNDS, subjects)
+    _add(table, samples, EMPTY)
+    for image in images:
+        title = image.recipe.title
+        promise = f"{title} inside: at most {MOST_AGAINST_EMPTY} times a fresh empty daemon"
+        _promise(table, promise, ratio(samples, f"{title}: {ADOPTED}", EMPTY), most=MOST_AGAINST_EMPTY)
+
+
+def _measure_beside_peers(table: Table, engine: HostEngine, image: BigImage) -> None:
+    rounds, others = BESIDE[image.recipe]
+    title = f"{image.recipe.title}, in turn"
+    subjects = {f"{title}: {NAMES[way]}": partial(_seconds, way, engine, image) for way in (having.adopted, *others)}
+    samples = side_by_side(rounds, subjects, warm_up=0)
+    ours = f"{title}: {ADOPTED}"
+    _add(table, samples, ours)
+    found = min(ratio(samples, f"{title}: {NAMES[way]}", ours) for way in others if way in PEERS)
+    promise = f"{image.recipe.title} inside: at least {LEAST_AGAINST_PEERS} times faster than the best peer"
+    _promise(table, promise, found, least=LEAST_AGAINST_PEERS)
+
+
+def _measure_at_once(table: Table, engine: HostEngine, image: BigImage) -> None:
+    title = f"{WORKERS} workers, {image.recipe.title}"
+    seconds: Samples = {}
+    disk: Samples = {}
+    # What is fast is measured before and after what is slow, which is done once.
+    for name, way in (
+        (ADOPTED, having.adopted),
+        (NAMES[having.streamed], having.streamed),
+        (ADOPTED, having.adopted),
+        (NAMES[having.by_hand], having.by_hand),
+        (ADOPTED, having.adopted),
+        (FILLING, having.adopted),
+    ):
+        progress(f"{title}: {name}")
+        if name == FILLING:
+            remove_stores(engine, image.tag)
+        total, sizes = _at_once(way, engine, image)
+        seconds.setdefault(f"{title}: {name}", []).append(total)
+        disk.setdefault(f"{title}, disk of each: {name}", []).extend(sizes)
+    ours = f"{title}: {ADOPTED}"
+    _add(table, seconds, ours)
+    _add(table, disk, f"{title}, disk of each: {ADOPTED}", in_megabytes)
+    found = ratio(seconds, f"{title}: {NAMES[having.by_hand]}", ours)
+    _promise(table, f"{title}: at least {LEAST_AT_ONCE} times faster than each loading it", found, least=LEAST_AT_ONCE)
+    most = max(disk[f"{title}, disk of each: {ADOPTED}"])
+    promise = f"extra disk per further worker under {MOST_MEGABYTES} MB"
+    table.limits.append(Limit(promise, in_megabytes(most), most < MOST_MEGABYTES * 1e6))
+
+
+def _at_once(way: Way, engine: HostEngine, image: BigImage) -> tuple[float, list[float]]:
+    """Have one daemon with the image in each worker; return the seconds until all have it, and the bytes of each."""
+    with _workers(way, image) as workers:
+        for worker in workers:
+            _hear(worker)
+        for worker in workers:
+            _tell(worker)
+        said = [_hear(worker).split() for worker in workers]
+        for _, _, container in said:
+            image.require(engine, container)
+        sizes = [_disk_of(engine, container) for _, _, container in said]
+    return max(float(end) for _, end, _ in said) - min(float(begin) for begin, _, _ in said), sizes
+
+
+@contextmanager
+def _workers(way: Way, image: BigImage) -> Iterator[list[subprocess.Popen[str]]]:
+    workers: list[subprocess.Popen[str]] = []
+    try:
+        workers.extend(_worker(way, image) for _ in range(WORKERS))
+        yield workers
+        for worker in workers:
+            _tell(worker)
+        for worker in workers:
+            worker.wait()
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.communicate()
+
+
+def _worker(way: Way, image: BigImage) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.having", way.__name__, image.tag]
+    # In a session of its own: Ctrl-C is for this process, which then ends the others in order.
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=_ROOT
+    )
+
+
+def _hear(worker: subprocess.Popen[str]) -> str:
+    assert worker.stdout is not None
+    line = worker.stdout.readline()
+    if not line:
+        raise RuntimeError(f"a worker ended with exit code {worker.wait()}: {worker.args!r}")
+    return line
+
+
+def _tell(worker: subprocess.Popen[str]) -> None:
+    assert worker.stdin is not None
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+
+
+def _disk_of(engine: HostEngine, container: str) -> float:
+    # Its volume, without what is mounted below it; the store lies elsewhere, and links that lead there count as links.
+    code, output = inside.run(engine.api, container, ["du", "-skx", "/var/lib/docker"])
+    if code:
+        raise RuntimeError(f"du in {container}: {output.strip()}")
+    return float(output.split()[0]) * 1024
