@@ -61,11 +61,7 @@ class Runtime:
         self.session = self._start_with_expected(settings)
         self._session_settings = settings
         wanted, self._wanted = self._wanted, ()
-        for image in wanted:
-            try:
-                self.want([image])
-            except ImageNotFoundError as error:
-                self._missing[image] = error
+        self.want(wanted)
         return self.session
 
     def _start_with_expected(self, settings: Settings) -> Daemon:
@@ -97,7 +93,9 @@ class Runtime:
         """Have in the session daemon what was not known yet when it was started."""
         assert self.session is not None
         known = self.session.settings
-        self.want(image for image in settings.preload if image not in known.preload)
+        more = [image for image in settings.preload if image not in known.preload]
+        self.want(more)
+        self.require(more)
         for build in settings.builds:
             if build not in known.builds:
                 self.session.have_built(build)
@@ -108,15 +106,19 @@ class Runtime:
         self._expected = tuple(dict.fromkeys(wanted))
 
     def want(self, wanted: Iterable[str | Path]) -> None:
-        """Have images in the session daemon: now, or from its start."""
+        """Have images in the session daemon: now, or from its start; `require` says which it could not get."""
         for image in wanted:
             if self.session is not None:
-                self.session.load(image)  # Two questions, if it is there; an earlier test may have removed it.
+                try:
+                    self.session.load(image)  # Two questions, if it is there; an earlier test may have removed it.
+                except ImageNotFoundError as error:
+                    self._missing[image] = error
+                    continue
             if image not in self._wanted:
                 self._wanted += (image,)
 
     def require(self, wanted: Iterable[str | Path]) -> None:
-        """Fail for wanted images that the session daemon could not get when it started.
+        """Fail for wanted images that the session daemon could not get.
 
         :raises ImageNotFoundError: one is nowhere.
         """

@@ -213,9 +213,11 @@ class Session:
         self._evidence = Evidence(self.runtime.daemons, environ=self.runtime.environ_entered)
         wanted = preloads(item) if uses else []
         self.runtime.want(wanted)
-        yield
-        # Where the daemon started only now: what it could not get is this test's error, and not the daemon's.
-        self.runtime.require(wanted)
+        try:
+            yield
+        finally:
+            # Only now: what the daemon could not get is this test's error, and pytest's own set-up has been done.
+            self.runtime.require(wanted)
 
     def _uses_session_daemon(self, item: pytest.Item) -> bool:
         return self.runtime.environ_entered or uses_session_daemon(item)

@@ -1,0 +1,175 @@
+"""What outlives a run goes when nobody uses it any more, and not before; and the command that removes it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from pytest_dind import Daemon, Settings, store
+from pytest_dind.disk import Kept, in_bytes, tidy
+from pytest_dind.host import HostEngine
+from pytest_dind.labels import ENTRY, OURS, ROLE, STORE
+from pytest_dind.store import Store
+
+from .conftest import InnerRun
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(scope="module")
+def daemon(image: str) -> Iterator[Daemon]:
+    """An engine on which nobody else has stores."""
+    with Daemon.start(Settings(image=image)) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def engine(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostEngine]:
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    engine = HostEngine(daemon.client, daemon.host)
+    yield engine
+    store.let_go()
+    for one in store.all_stores(engine):
+        assert store.remove(engine, one)
+
+
+def made(engine: HostEngine, *, days: int = 0, **said: Any) -> Store:
+    """A store as it would be if it had been filled: its volume and its entry."""
+    key = secrets.token_hex(32)
+    used = (datetime.now(timezone.utc) - timedelta(days=days)).date().isoformat()
+    entry = Store(
+        key, f"pytest-dind-store-{key[:16]}-data", "a purpose", "/ours", {"app:1": "sha256:1"}, 10**6, used=used
+    )
+    entry = dataclasses.replace(entry, **said)
+    engine.api.create_volume(entry.volume, labels={OURS: "1", ROLE: "store-data", STORE: key})
+    labels = {OURS: "1", ROLE: "store", STORE: key, ENTRY: json.dumps(dataclasses.asdict(entry))}
+    engine.api.create_volume(f"pytest-dind-store-{key[:16]}-{used}", labels=labels)
+    return entry
+
+
+def left(engine: HostEngine) -> set[str]:
+    """The keys of the stores that are there, of which no half may be."""
+    complete = {one.key for one in store.all_stores(engine)}
+    volumes = engine.api.volumes(filters={"label": STORE})["Volumes"] or []
+    assert sorted(one["Labels"][STORE] for one in volumes) == sorted([*complete, *complete])
+    return complete
+
+
+def test_a_store_that_no_run_has_used_for_longer_than_it_is_kept_goes_whoever_filled_it(engine: HostEngine) -> None:
+    old = [made(engine, days=8), made(engine, days=8, project="/theirs")]
+    young = [made(engine, days=7), made(engine, days=-3, purpose="from a clock that is ahead")]
+    kept = tidy(engine, 7, "/ours", ())
+    assert left(engine) == {one.key for one in young}
+    assert {one.key for one in kept.removed} == {one.key for one in old}
+    assert str(kept) == "image stores: 2 with 2 MB; removed 2 with 2 MB, not used any more"
+
+
+def test_a_store_in_whose_place_its_project_has_used_a_newer_one_goes(engine: HostEngine) -> None:
+    now = time.time()
+    used = made(engine, filled=now)
+    superseded = made(engine, filled=now - 60)
+    stay = [
+        used,
+        made(engine, filled=now + 60),
+        made(engine, filled=now - 60, purpose="another"),
+        made(engine, filled=now - 60, project="/theirs"),
+    ]
+    tidy(engine, 7, "/ours", {used.key})
+    assert left(engine) == {one.key for one in stay}
+    assert superseded.key not in left(engine)
+
+
+def test_a_store_in_use_does_not_go(engine: HostEngine) -> None:
+    held, removed = made(engine, days=8), made(engine, days=8)
+    assert held.key[:2] != removed.key[:2], "by chance, 1 in 256"
+    store.hold(held.key)
+    tidy(engine, 7, "/ours", ())
+    assert left(engine) == {held.key}
+
+
+def test_with_nothing_to_be_kept_only_the_stores_of_this_project_go(engine: HostEngine) -> None:
+    made(engine)
+    theirs = made(engine, project="/theirs")
+    tidy(engine, 0, "/ours", ())
+    assert left(engine) == {theirs.key}
+
+
+def test_what_cannot_be_looked_at_is_said() -> None:
+    assert str(Kept(failed="it is gone")) == "not all image stores could be looked at: it is gone"
+    assert str(Kept()) == ""
+    assert [in_bytes(size) for size in (0, 999, 1000, 1_500_000, 2_340_000_000)] == [
+        "0 bytes",
+        "999 bytes",
+        "1 kB",
+        "2 MB",
+        "2.3 GB",
+    ]
+
+
+def test_the_summary_says_what_the_stores_hold_and_with_none_to_be_kept_what_went(
+    inner: InnerRun, host: docker.DockerClient, busybox: str
+) -> None:
+    # A file, so that no other test has the same store.
+    file = inner.pytester.path / "app.tar"
+    file.write_bytes(b"".join(host.images.get(busybox).save(named=busybox)))
+    inner.pytester.makepyfile("def test_it(dind_client): pass")
+    options = ("--dind", "-p", "no:xdist", f"--dind-preload={file}")
+    inner.run(*options).stdout.re_match_lines([r"dind: image stores: \d+ with .*[MG]B$"])
+    assert "image stores" not in inner.run(*options, "-q").stdout.str()
+    (ours,) = (one for one in store.all_stores(HostEngine.connect()) if one.project == str(inner.pytester.path))
+    inner.run(*options, "--dind-store-keep=0").stdout.re_match_lines([r"dind: .*removed 1 with .* not used any more$"])
+    assert ours.key not in {one.key for one in store.all_stores(HostEngine.connect())}
+
+
+# -- the command
+
+
+def prune(daemon: Daemon, *arguments: str, host: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest_dind.cli", "prune", *arguments],
+        env={**os.environ, "DOCKER_HOST": host or daemon.host},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_prune_says_what_it_would_remove_and_removes_it_and_nothing_else(daemon: Daemon, engine: HostEngine) -> None:
+    one, held = made(engine), made(engine, project="", images={})
+    engine.api.create_volume("pytest-dind-builder-1", labels={OURS: "1", ROLE: "builder"})
+    engine.api.create_volume("not-ours")
+    store.hold(held.key)
+    said = prune(daemon, "--dry-run")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert f"would remove image store of /ours: app:1 (1 MB, last used {one.used})\n" in said.stdout
+    assert "would remove builder with its cache: pytest-dind-builder-1\n" in said.stdout
+    assert left(engine) == {one.key, held.key}
+    said = prune(daemon)
+    assert f"removed image store of /ours: app:1 (1 MB, last used {one.used})\n" in said.stdout
+    assert "in use, left" in said.stdout
+    assert left(engine) == {held.key}
+    store.let_go()
+    prune(daemon)
+    assert prune(daemon).stdout == "nothing to remove\n"
+    assert [volume["Name"] for volume in engine.api.volumes()["Volumes"]] == ["not-ours"]
+    engine.api.remove_volume("not-ours")
+
+
+def test_prune_without_an_engine_is_one_line(daemon: Daemon) -> None:
+    said = prune(daemon, host="unix:///nowhere/docker.sock")
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr.startswith("pytest-dind: no Docker engine answers at unix:///nowhere/docker.sock")
+    assert said.stderr.count("\n") == 1
