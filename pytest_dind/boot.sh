@@ -174,5 +174,5 @@ while IFS= read -r line; do
     esac
 done
 
-kill -KILL -1
+kill -KILL -1 2>/dev/null # in a daemon that was shut there is nothing left to kill
 finish

@@ -152,7 +152,7 @@ class Life:
         self.lifeline.say(word)
         self.lifeline.wait_ended(SHUT_TIMEOUT)
         log = self.lifeline.log(since)
-        said = re.search(r"^pytest-dind: (?:closed|sealed), (\d+) KiB$", log, re.MULTILINE)
+        said = re.search(r"pytest-dind: (?:closed|sealed), (\d+) KiB$", log, re.MULTILINE)
         if not said:
             tail = "\n    ".join(log.splitlines()[-TAIL_LINES:])
             raise DaemonStateError(f"{self.name} did not end in order ({word}); its last words:\n    {tail}")
