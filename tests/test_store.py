@@ -514,3 +514,26 @@ def test_a_store_that_a_daemon_of_another_machine_uses_is_not_removed(
     container.remove()
     assert store.remove(engine, used)
     assert names_of(engine, key) == set()
+
+
+def test_what_decides_what_a_store_holds_decides_which_store_it_is(
+    host: docker.DockerClient, place: Workplace, busybox: str
+) -> None:
+    name = f"pytest-dind-test/{secrets.token_hex(4)}"
+
+    def key(**changes: Any) -> str:
+        settings = Settings(**{"image": f"{name}:1", "preload": (busybox,), **changes})
+        return Contents.of(settings, place.engine, place.owner).key
+
+    try:
+        host.images.get(IMAGE).tag(name, "1")
+        before = key()
+        assert key() == before
+        assert key(daemon_arg=("--mtu=1400",), config={"debug": True}, memory="1g") == before, "they store the same"
+        assert key(daemon_arg=("--storage-driver=vfs",)) != before
+        assert key(config={"features": {"containerd-snapshotter": True}}) != before
+        assert key(preload=(busybox, IMAGE)) != before
+        host.images.get(busybox).tag(name, "1")
+        assert key() != before, "the daemons' image is another under its old name"
+    finally:
+        host.api.remove_image(f"{name}:1", noprune=True)
