@@ -167,7 +167,11 @@ while IFS= read -r line; do
         close_data || break
         # Not before an `&&` or in an `if`: all that runs there runs without `set -e`, whatever it says itself.
         (set -e; seal "${line#seal }")
-        [ $? != 0 ] || echo "pytest-dind: sealed, $(du -sk $data | cut -f 1) KiB"
+        if [ $? = 0 ]; then
+            echo "pytest-dind: sealed, $(du -sk $data | cut -f 1) KiB"
+        else
+            echo "pytest-dind: not sealed: the data is not laid out as expected, or could not be written" >&2
+        fi
         break
         ;;
     "own "*) printf '%s' "${line#own }" >$state/own ;; # a directory of the owner's; containers leave root's files there

@@ -334,6 +334,16 @@ def test_with_a_driver_that_cannot_be_adopted_each_daemon_loads_and_one_warning_
     assert before == after, "nobody tried to fill it again"
 
 
+def test_with_data_laid_out_in_another_way_each_daemon_loads_and_a_warning_says_why(place: Place) -> None:
+    settings = place.settings(IMAGE, write_images(place.directory / "remapped.tar", {"single:1": (SINGLE,)}))
+    settings = replace(settings, config={"userns-remap": "default"})
+    with (
+        pytest.warns(DindWarning, match="(?s)not adopted.*not sealed: the data is not laid out as expected"),
+        place.start(settings) as daemon,
+    ):
+        assert exported(daemon, "single:1") == contents([SINGLE])
+
+
 DAMAGE = {
     "a layer is gone": "rm -r $(ls -d /store/overlay2/*/diff | head -n 1)",
     "nothing to adopt": "rm -r /store/adopt",
