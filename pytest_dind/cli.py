@@ -46,10 +46,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prune(engine: HostEngine, *, dry_run: bool) -> None:
     lines = remove_all(engine, dry_run=dry_run)
-    if not dry_run and (left := str(sweep(engine))):
-        lines.append(f"left by dead runs: {left}")
-    for line in lines or ["nothing to remove"]:
-        print(line if not lines else f"{'would remove' if dry_run else 'removed'} {line}")  # noqa: T201
+    if not dry_run:
+        swept = sweep(engine)
+        lines += [f"removed what dead runs left: {swept}"] if swept.removed else []
+        lines += [f"not removed: {failure}" for failure in swept.failed]
+    print("\n".join(lines or ["nothing to remove"]))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Kept:
         text = f"image stores: {_count(self.stores)}" if self.stores else ""
         if self.removed:
             text += f"{'; ' if text else 'image stores: '}removed {_count(self.removed)}, not used any more"
-        return text + (f"not all image stores could be looked at: {self.failed}" if self.failed else "")
+        return text or (f"not all image stores could be looked at: {self.failed}" if self.failed else "")
 
 
 def tidy(engine: HostEngine, keep_days: float, project: str, used: Collection[str]) -> Kept:
@@ -52,20 +52,20 @@ def _is_superseded(one: Store, stores: Iterable[Store], used: Collection[str]) -
 
 
 def remove_all(engine: HostEngine, *, dry_run: bool) -> list[str]:
-    """Remove all image stores, builders and built images that nobody uses; return a line for each.
+    """Remove all image stores, builders and built images that nobody uses; return a line for each, and what is left.
 
     :param dry_run: Only say what would be removed.
     """
+    done = "would remove" if dry_run else "removed"
     lines = []
     for one in store.all_stores(engine):
         what = f"image store of {one.project or 'a script'}: {', '.join(one.images) or one.refused}"
-        detail = f"{in_bytes(one.size)}, last used {one.used}"
-        gone = dry_run or store.remove(engine, one)
-        lines.append(f"{what} ({detail}){'' if gone else ': in use, left'}")
+        gone = not store.is_used(engine, one) if dry_run else store.remove(engine, one)
+        lines.append(f"{done if gone else 'in use, left:'} {what} ({in_bytes(one.size)}, last used {one.used})")
     names = buildcache.all_names(engine) if dry_run else buildcache.remove_all(engine)
-    lines += [f"builder with its cache: {name}" for name in names]
+    lines += [f"{done} builder with its cache: {name}" for name in names]
     size = results.size() if dry_run else results.remove_unused(0)
-    lines += [f"built images: {in_bytes(size)}"] if size else []
+    lines += [f"{done} built images: {in_bytes(size)}"] if size else []
     return lines
 
 

@@ -129,6 +129,14 @@ def remove(engine: HostEngine, store: Store) -> bool:
         return all(remove_volume(engine, name) for name in names)
 
 
+def is_used(engine: HostEngine, store: Store) -> bool:
+    """Whether somebody uses a store just now, on this machine or, as the engine says, elsewhere."""
+    with _alone(store.key) as alone:
+        names = [volume["Name"] for volume in _volumes(engine, f"{STORE}={store.key}")]
+        # Of several names the engine lists the containers with any.
+        return not alone or bool(names and engine.api.containers(all=True, filters={"volume": names}))
+
+
 def remove_volume(engine: HostEngine, name: str) -> bool:
     """Remove a volume; False if it is in use. No error when it is gone."""
     from docker.errors import APIError, NotFound  # noqa: PLC0415

@@ -21,6 +21,7 @@ from pytest_dind import Daemon, Settings, store
 from pytest_dind.disk import Kept, in_bytes, tidy
 from pytest_dind.host import HostEngine
 from pytest_dind.labels import ENTRY, OURS, ROLE, STORE
+from pytest_dind.places import builds_dir
 from pytest_dind.store import Store
 
 from .conftest import InnerRun
@@ -148,24 +149,50 @@ def prune(daemon: Daemon, *arguments: str, host: str = "") -> subprocess.Complet
 
 
 def test_prune_says_what_it_would_remove_and_removes_it_and_nothing_else(daemon: Daemon, engine: HostEngine) -> None:
-    one, held = made(engine), made(engine, project="", images={})
+    one = made(engine)
     engine.api.create_volume("pytest-dind-builder-1", labels={OURS: "1", ROLE: "builder"})
     engine.api.create_volume("not-ours")
-    store.hold(held.key)
+    results = builds_dir()
+    (results / "a.tar").write_bytes(bytes(2000))
+    lines = [
+        f"image store of /ours: app:1 (1 MB, last used {one.used})",
+        "builder with its cache: pytest-dind-builder-1",
+        "built images: 2 kB",
+    ]
     said = prune(daemon, "--dry-run")
     assert (said.returncode, said.stderr) == (0, "")
-    assert f"would remove image store of /ours: app:1 (1 MB, last used {one.used})\n" in said.stdout
-    assert "would remove builder with its cache: pytest-dind-builder-1\n" in said.stdout
-    assert left(engine) == {one.key, held.key}
+    assert said.stdout.splitlines() == [f"would remove {line}" for line in lines]
+    assert left(engine) == {one.key}
     said = prune(daemon)
-    assert f"removed image store of /ours: app:1 (1 MB, last used {one.used})\n" in said.stdout
-    assert "in use, left" in said.stdout
-    assert left(engine) == {held.key}
-    store.let_go()
-    prune(daemon)
-    assert prune(daemon).stdout == "nothing to remove\n"
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout.splitlines() == [f"removed {line}" for line in lines]
+    assert prune(daemon).stdout == prune(daemon, "--dry-run").stdout == "nothing to remove\n"
     assert [volume["Name"] for volume in engine.api.volumes()["Volumes"]] == ["not-ours"]
+    assert list(results.glob("*.tar")) == []
     engine.api.remove_volume("not-ours")
+
+
+@pytest.mark.parametrize("by", ["a process", "a container"])
+def test_prune_leaves_a_store_in_use_and_says_so_beforehand_too(
+    daemon: Daemon, engine: HostEngine, busybox: str, by: str
+) -> None:
+    used = made(engine, project="")
+    if by == "a process":
+        store.hold(used.key)
+    else:
+        # Of another machine: no lock here says so.
+        daemon.load(busybox)
+        inside = {used.volume: {"bind": "/store", "mode": "ro"}}
+        container = engine.client.containers.create(busybox, volumes=inside)
+    line = f"in use, left: image store of a script: app:1 (1 MB, last used {used.used})\n"
+    assert prune(daemon, "--dry-run").stdout == line
+    assert prune(daemon).stdout == line
+    assert left(engine) == {used.key}
+    if by == "a process":
+        store.let_go()
+    else:
+        container.remove()
+    assert prune(daemon).stdout == line.replace("in use, left:", "removed")
 
 
 def test_prune_without_an_engine_is_one_line(daemon: Daemon) -> None:
