@@ -74,7 +74,7 @@ def workplace(image: str, directory: Path) -> Iterator[Workplace]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(directory / "state"))
         patch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
-        engine, owner = HostEngine.connect(), Owner.claim("a-run", "worker")
+        engine, owner = HostEngine.connect(), Owner.claim("a-run", "worker", str(directory))
         try:
             yield Workplace(engine, owner, image)
         finally:

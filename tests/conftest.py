@@ -16,13 +16,14 @@ from typing import Any
 import docker
 import pytest
 
-from pytest_dind import Daemon, Settings
+from pytest_dind import Daemon, DindError, Settings
+from pytest_dind.basetemp import base_temp_of
 from pytest_dind.host import HostEngine
 from pytest_dind.labels import HOST, LEASE, ROLE
 from pytest_dind.locks import host_id
 from pytest_dind.owner import Owner
 from pytest_dind.places import sockets_dir
-from pytest_dind.store import all_stores
+from pytest_dind.store import all_stores, let_go, remove, remove_volume
 
 pytest_plugins = ["pytester"]
 
@@ -66,6 +67,41 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _fail_if_skipped(report)
     return report
+
+
+# -- what outlives runs, and is of no use to anybody when the suite has ended
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stores_of_this_process_are_the_suites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        # Where scripts run, which is the project of their image stores.
+        patch.setenv("PWD", str(tmp_path_factory.getbasetemp()))
+        yield
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove the image stores and builders of all tests; the workers have ended by now."""
+    config = session.config
+    temp = None if hasattr(config, "workerinput") or config.option.collectonly else base_temp_of(config)
+    if temp is None:
+        return
+    try:
+        engine = HostEngine.connect()
+    except DindError:  # none answers, and so none has anything of ours
+        return
+    try:
+        let_go()
+        for store in all_stores(engine):
+            if Path(store.project).is_relative_to(temp.mount):
+                remove(engine, store)
+        for home in temp.mount.rglob("leases/id"):
+            builders = {"name": f"pytest-dind-builder-{home.read_text()}-"}
+            for volume in engine.api.volumes(filters=builders)["Volumes"] or []:
+                remove_volume(engine, volume["Name"])
+    finally:
+        engine.close()
 
 
 # -- what there is to test on
@@ -194,7 +230,8 @@ def inner(
 ) -> Iterator[InnerRun]:
     """Inner runs of pytest; whatever the test does, nothing of them may be left."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_tmp))
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     # An inner run is not a worker of ours.
     for name in [name for name in os.environ if name.startswith("PYTEST_XDIST_")]:
         monkeypatch.delenv(name)
