@@ -19,6 +19,9 @@ from .owner import Owner
 from .settings import Settings
 from .transport import UnixSocket
 
+#: What a host engine says, once in a thousand times on a busy machine, when runc lost the container's first process
+#: before that was one; the next attempt succeeds.
+_NEVER_BEGAN = "waiting for init preliminary setup"
 #: Seconds in which a container that was let go should have ended and removed itself; then it is killed.
 END_TIMEOUT = 10
 #: Seconds in which a daemon should have ended in order; a slow disk takes some.
@@ -66,7 +69,14 @@ class Life:
         """
 
         def work() -> None:
-            self._boot(settings, base_temp, storage)
+            try:
+                self._boot(settings, base_temp, storage)
+            except EngineRefusedError as error:
+                if _NEVER_BEGAN not in error.answer:
+                    raise
+                self.end()
+                self.check_interrupted()
+                self._boot(settings, base_temp, storage)
             self.check_interrupted()
             then()
 

@@ -478,3 +478,21 @@ class TestUnbroken:
             unbroken.do(lambda: done.append("work"), lambda: done.append("undo"), lambda: None, "x")
         threads[0].run()  # It came into being all the same, later.
         assert done == []
+
+
+def test_a_container_whose_first_process_was_lost_on_the_way_is_started_again(
+    image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "runc create failed: unable to start container process: waiting for init preliminary setup: connection reset"
+    start, starts = HostEngine.start, []
+
+    def fail_once(engine: HostEngine, container: str) -> None:
+        starts.append(container)
+        if len(starts) == 1:
+            raise EngineRefusedError(container, said)
+        start(engine, container)
+
+    monkeypatch.setattr(HostEngine, "start", fail_once)
+    with Daemon.start(Settings(image=image)) as daemon:
+        assert daemon.alive
+        assert starts == [daemon.name, daemon.name]
