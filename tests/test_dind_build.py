@@ -9,7 +9,7 @@ import docker
 import pytest
 
 from .builds import Witness, witness_near, write
-from .conftest import InnerRun
+from .conftest import InnerRun, usage_error
 
 pytestmark = pytest.mark.once
 
@@ -93,8 +93,7 @@ def test_a_declared_build_that_fails_ends_the_run_with_one_message(
     (app / "Dockerfile").write_text((app / "Dockerfile").read_text() + "RUN echo the last words && exit 3\n")
     inner.pytester.makepyfile("def test_1(dind_client): pass\ndef test_2(dind_client): pass\n")
     found = inner.run("--dind", "-n", "2", "--dind-builds", f"app:test {app}")
-    assert found.ret == pytest.ExitCode.USAGE_ERROR
-    assert "the last words" in found.stdout.str() + found.stderr.str()
+    usage_error(found, "pytest-dind: building app:test failed at", "exit 3", "the last words")
     assert witness.seen["built"] == 1
 
 
@@ -105,9 +104,7 @@ def test_a_declared_build_that_fails_ends_the_run_with_one_message(
 def test_what_the_hook_may_not_return_is_one_line(inner: InnerRun, returned: str, said: str) -> None:
     inner.pytester.makeconftest(f"def pytest_dind_preload(config): return {returned}")
     inner.pytester.makepyfile("def test_it(dind_client): pass")
-    found = inner.run("--dind", "-p", "no:xdist")
-    assert found.ret == pytest.ExitCode.USAGE_ERROR
-    assert said in found.stderr.str()
+    usage_error(inner.run("--dind", "-p", "no:xdist"), said)
 
 
 def test_a_process_that_is_all_for_its_daemon_has_what_conftests_want_too(

@@ -24,7 +24,7 @@ from pytest_dind.labels import ENTRY, OURS, ROLE, STORE
 from pytest_dind.places import builds_dir
 from pytest_dind.store import Store
 
-from .conftest import InnerRun
+from .conftest import InnerRun, usage_error
 
 pytestmark = pytest.mark.once
 
@@ -133,6 +133,43 @@ def test_the_summary_says_what_the_stores_hold_and_with_none_to_be_kept_what_wen
     (ours,) = (one for one in store.all_stores(HostEngine.connect()) if one.project == str(inner.pytester.path))
     inner.run(*options, "--dind-store-keep=0").stdout.re_match_lines([r"dind: .*removed 1 with .* not used any more$"])
     assert ours.key not in {one.key for one in store.all_stores(HostEngine.connect())}
+
+
+def test_with_workers_too_no_store_outlives_the_run_if_none_is_to_be_kept(
+    inner: InnerRun, host: docker.DockerClient, busybox: str
+) -> None:
+    file = inner.pytester.path / "app.tar"
+    file.write_bytes(b"".join(host.images.get(busybox).save(named=busybox)))
+    inner.pytester.makepyfile("def test_1(dind_client): pass\ndef test_2(dind_fresh_client): pass")
+    found = inner.run("--dind", "-n", "2", f"--dind-preload={file}", "--dind-store-keep=0")
+    found.assert_outcomes(passed=2)
+    found.stdout.re_match_lines([r"dind: .*removed 1 with .* not used any more$"])
+    assert str(inner.pytester.path) not in {one.project for one in store.all_stores(HostEngine.connect())}
+
+
+def test_a_disk_that_is_full_ends_the_run_with_one_message(inner: InnerRun, busybox: str) -> None:
+    # So small that the daemon that is to fill the store does not even come up.
+    inner.pytester.makeconftest("""
+        from pytest_dind import store
+
+        def create_data(engine, key, ownership):
+            full = {"type": "tmpfs", "device": "tmpfs", "o": "size=100k"}
+            return engine.api.create_volume(driver_opts=full, labels=ownership.labels())["Name"]
+
+        store.create_data = create_data
+    """)
+    inner.pytester.makepyfile("def test_1(dind_client): pass\ndef test_2(dind_client): pass")
+    # Of a name of its own, so that no other test has filled it.
+    name = f"pytest-dind-test/full:{secrets.token_hex(4)}"
+    engine = HostEngine.connect()
+    engine.client.images.get(busybox).tag(name)
+    try:
+        found = inner.run("--dind", "-n", "2", f"--dind-preload={name}")
+    finally:
+        engine.client.images.remove(name)
+        engine.close()
+    usage_error(found, f"pytest-dind: the image store for {name} cannot be filled: no space is left where the host ")
+    assert inner.left() == []
 
 
 # -- the command
