@@ -17,10 +17,11 @@ from typing import Any
 import docker
 import pytest
 
-from pytest_dind import Daemon, Settings, store
+from pytest_dind import Daemon, Settings, buildcache, store
 from pytest_dind.disk import Kept, in_bytes, tidy
 from pytest_dind.host import HostEngine
 from pytest_dind.labels import ENTRY, OURS, ROLE, STORE
+from pytest_dind.owner import Owner
 from pytest_dind.places import builds_dir
 from pytest_dind.store import Store
 
@@ -78,6 +79,20 @@ def test_a_store_that_no_run_has_used_for_longer_than_it_is_kept_goes_whoever_fi
     assert str(kept) == "image stores: 2 with 2 MB; removed 2 with 2 MB, not used any more"
 
 
+def test_builders_and_built_images_go_with_the_stores_when_nobody_has_used_them_for_as_long(engine: HostEngine) -> None:
+    for days in (6, 8):
+        used = time.time() - days * 86400
+        name = f"pytest-dind-builder-{days}"
+        engine.api.create_volume(name, labels={OURS: "1", ROLE: "builder"})
+        for file in (builds_dir() / f"{name}.used", builds_dir() / f"{days}.tar"):
+            file.touch()
+            os.utime(file, (used, used))
+    tidy(engine, 7, "/ours", ())
+    assert buildcache.all_names(engine) == ["pytest-dind-builder-6"]
+    assert sorted(file.name for file in builds_dir().iterdir()) == ["6.tar", "pytest-dind-builder-6.used"]
+    assert buildcache.remove_all(engine) == ["pytest-dind-builder-6"]
+
+
 def test_a_store_in_whose_place_its_project_has_used_a_newer_one_goes(engine: HostEngine) -> None:
     now = time.time()
     used = made(engine, filled=now)
@@ -91,6 +106,14 @@ def test_a_store_in_whose_place_its_project_has_used_a_newer_one_goes(engine: Ho
     tidy(engine, 7, "/ours", {used.key})
     assert left(engine) == {one.key for one in stay}
     assert superseded.key not in left(engine)
+
+
+def test_of_two_that_a_run_has_used_for_the_same_neither_goes(engine: HostEngine) -> None:
+    now = time.time()
+    # Its images have changed in the middle of it, or its suite runs on two engines.
+    both = {made(engine, filled=now).key, made(engine, filled=now - 60).key}
+    tidy(engine, 7, "/ours", both)
+    assert left(engine) == both
 
 
 def test_a_store_in_use_does_not_go(engine: HostEngine) -> None:
@@ -230,6 +253,18 @@ def test_prune_leaves_a_store_in_use_and_says_so_beforehand_too(
     else:
         container.remove()
     assert prune(daemon).stdout == line.replace("in use, left:", "removed")
+
+
+def test_prune_removes_what_a_dead_run_left_and_nothing_of_one_that_lives(daemon: Daemon, engine: HostEngine) -> None:
+    owner = Owner.claim("a-run", "gw0", "/ours")
+    engine.api.create_volume("of-a-run", labels=owner.ownership.labels())
+    try:
+        assert prune(daemon).stdout == "nothing to remove\n"
+        assert engine.api.inspect_volume("of-a-run")["Name"] == "of-a-run"
+    finally:
+        owner.release()
+    assert prune(daemon).stdout == "removed what dead runs left: 1 volume\n"
+    assert not engine.api.volumes(filters={"name": "of-a-run"})["Volumes"]
 
 
 def test_prune_without_an_engine_is_one_line(daemon: Daemon) -> None:
