@@ -60,8 +60,17 @@ run() {
 snapshotter=$root/io.containerd.snapshotter.v1.overlayfs
 content=$root/io.containerd.content.v1.content/blobs/sha256
 
-# Where a link leads nowhere, the daemon would not miss the layer before a container is to read it.
+# summary DIRECTORY: its files with their contents, and its links, in one line.
+summary() {
+    (cd "$1" && { find . -type f -exec cksum {} +; find . -type l; } | LC_ALL=C sort | cksum)
+}
+
+# Not whole would be missed only when a container is to read a layer, or never: the images' names may all be there.
 whole() {
+    if [ "$(summary $store/adopt)" != "$(cat $store/sealed)" ]; then
+        echo "pytest-dind: the image store is not what was sealed" >&2
+        return 1
+    fi
     for link in $store/adopt/overlay2/*/diff $store/adopt/$snapshotter/snapshots/*/fs $store/adopt/$content/*; do
         if [ -L "$link" ] && [ ! -e "$link" ]; then
             echo "pytest-dind: the image store has lost $link" >&2
@@ -102,6 +111,9 @@ seal() {
         ;;
     *) return 1 ;;
     esac
+    summary adopt >sealed
+    # Before it counts as complete, which the engine writes down at once: this machine may lose its power.
+    sync
 }
 
 # seal_layers DIRECTORY CONTENT: for each layer in DIRECTORY its small files, a link to CONTENT, other directories empty.

@@ -24,7 +24,7 @@ from .store import Store
 from .workshop import Workshop
 
 #: Raised when what boot.sh makes for adoption changes: stores of before are of no use then.
-_LAYOUT = 2
+_LAYOUT = 3
 #: How often filling begins anew because what is to be in the store changed under it.
 _ATTEMPTS = 3
 #: Storage drivers whose data can be adopted, and how boot.sh seals it.
