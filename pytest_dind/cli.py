@@ -46,10 +46,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _prune(engine: HostEngine, *, dry_run: bool) -> None:
     lines = remove_all(engine, dry_run=dry_run)
-    if not dry_run:
-        swept = sweep(engine)
-        lines += [f"removed what dead runs left: {swept}"] if swept.removed else []
-        lines += [f"not removed: {failure}" for failure in swept.failed]
+    swept = sweep(engine, dry_run=dry_run)
+    done = "would remove" if dry_run else "removed"
+    lines += [f"{done} what dead runs left: {swept}"] if swept.removed else []
+    lines += [f"not removed: {failure}" for failure in swept.failed]
     print("\n".join(lines or ["nothing to remove"]))  # noqa: T201
 
 

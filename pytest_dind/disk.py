@@ -41,8 +41,9 @@ def tidy(engine: HostEngine, keep_days: float, project: str, used: Collection[st
             kept.removed.append(one)
         elif not one.refused:
             kept.stores.append(one)
-    buildcache.remove_all(engine, older_than_days=keep_days)
-    results.remove_unused(keep_days)
+    if keep_days > 0:  # Those are other projects' too, and 0 is said for this one.
+        buildcache.remove_all(engine, older_than_days=keep_days)
+        results.remove_unused(keep_days)
     return kept
 
 
@@ -62,8 +63,10 @@ def remove_all(engine: HostEngine, *, dry_run: bool) -> list[str]:
         what = f"image store of {one.project or 'a script'}: {', '.join(one.images) or one.refused}"
         gone = not store.is_used(engine, one) if dry_run else store.remove(engine, one)
         lines.append(f"{done if gone else 'in use, left:'} {what} ({in_bytes(one.size)}, last used {one.used})")
-    names = buildcache.all_names(engine) if dry_run else buildcache.remove_all(engine)
-    lines += [f"{done} builder with its cache: {name}" for name in names]
+    names = buildcache.all_names(engine)
+    used = {name for name in names if engine.api.containers(all=True, filters={"volume": name})}
+    gone_names = set(names) - used if dry_run else set(buildcache.remove_all(engine))
+    lines += [f"{done if name in gone_names else 'in use, left:'} builder with its cache: {name}" for name in names]
     size = results.size() if dry_run else results.remove_unused(0)
     lines += [f"{done} built images: {in_bytes(size)}"] if size else []
     return lines

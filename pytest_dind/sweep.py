@@ -36,13 +36,14 @@ class Swept:
         )
 
 
-def sweep(engine: HostEngine) -> Swept:
+def sweep(engine: HostEngine, *, dry_run: bool = False) -> Swept:
     """Remove what dead owners left: containers with their volumes, networks, volumes, socket directories.
 
+    :param dry_run: Only count what would be removed.
     :raises HostEngineError: the engine no longer answers.
     """
     try:
-        return _remove(engine, _is_leftover)
+        return _remove(engine, _is_leftover, dry_run=dry_run)
     except OSError as error:  # requests' errors are OSErrors, docker-py's are requests'
         raise engine.ceased(error) from error
 
@@ -62,7 +63,7 @@ def _is_leftover(ours: Ownership) -> bool:
     return ours.host == host_id() and is_dead(ours.lease)
 
 
-def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept:
+def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool], *, dry_run: bool = False) -> Swept:
     from docker.errors import APIError, NotFound  # noqa: PLC0415
 
     remove: dict[str, Callable[[str], None]] = {
@@ -84,17 +85,23 @@ def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool]) -> Swept
         if labels.get(ROLE) == "store-data" and name in {one.volume for one in all_stores(engine)}:
             continue
         try:
-            remove[kind](name)
+            if not dry_run:
+                remove[kind](name)
             swept.add(kind)
         except NotFound:  # another sweep was faster, or it went with its container
             pass
         except (APIError, EngineRefusedError) as error:
             if not (kept and kind == "volume"):
                 swept.failed.append(f"{kind} {name}: {getattr(error, 'explanation', error)}")
-    for transport in _dead_transports():
-        transport.remove()
-        swept.add("directory")
+    _remove_directories(swept, dry_run=dry_run)
     return swept
+
+
+def _remove_directories(swept: Swept, *, dry_run: bool) -> None:
+    for transport in _dead_transports():
+        if not dry_run:
+            transport.remove()
+        swept.add("directory")
 
 
 def _dead_transports() -> Iterator[UnixSocket]:

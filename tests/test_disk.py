@@ -90,6 +90,8 @@ def test_builders_and_built_images_go_with_the_stores_when_nobody_has_used_them_
     tidy(engine, 7, "/ours", ())
     assert buildcache.all_names(engine) == ["pytest-dind-builder-6"]
     assert sorted(file.name for file in builds_dir().iterdir()) == ["6.tar", "pytest-dind-builder-6.used"]
+    tidy(engine, 0, "/ours", ())
+    assert buildcache.all_names(engine) == ["pytest-dind-builder-6"], "0 is said for one project only"
     assert buildcache.remove_all(engine) == ["pytest-dind-builder-6"]
 
 
@@ -263,6 +265,8 @@ def test_prune_removes_what_a_dead_run_left_and_nothing_of_one_that_lives(daemon
         assert engine.api.inspect_volume("of-a-run")["Name"] == "of-a-run"
     finally:
         owner.release()
+    assert prune(daemon, "--dry-run").stdout == "would remove what dead runs left: 1 volume\n"
+    assert engine.api.inspect_volume("of-a-run")["Name"] == "of-a-run"
     assert prune(daemon).stdout == "removed what dead runs left: 1 volume\n"
     assert not engine.api.volumes(filters={"name": "of-a-run"})["Volumes"]
 
@@ -272,3 +276,19 @@ def test_prune_without_an_engine_is_one_line(daemon: Daemon) -> None:
     assert (said.returncode, said.stdout) == (1, "")
     assert said.stderr.startswith("pytest-dind: no Docker engine answers at unix:///nowhere/docker.sock")
     assert said.stderr.count("\n") == 1
+
+
+def test_prune_leaves_a_builder_that_is_at_work_and_says_so_beforehand(
+    daemon: Daemon, engine: HostEngine, busybox: str
+) -> None:
+    name = "pytest-dind-builder-at-work"
+    engine.api.create_volume(name, labels={OURS: "1", ROLE: "builder"})
+    daemon.load(busybox)
+    container = daemon.client.containers.create(busybox, volumes={name: {"bind": "/data", "mode": "rw"}})
+    left = f"in use, left: builder with its cache: {name}\n"
+    try:
+        assert prune(daemon, "--dry-run").stdout == left
+        assert prune(daemon).stdout == left
+    finally:
+        container.remove()
+    assert prune(daemon).stdout == f"removed builder with its cache: {name}\n"
