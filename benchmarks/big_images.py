@@ -7,9 +7,11 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+
+from docker.errors import APIError
 
 from pytest_dind import inside, store
 from pytest_dind.host import HostEngine
@@ -17,13 +19,10 @@ from pytest_dind.host import HostEngine
 from .machine import TEST_IMAGE
 from .measure import progress, seconds_until
 
-#: Bytes are drawn by so many at a time.
-_BLOCK = 1_000_000
-
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image is to be: layers of files of random bytes, which nothing can compress."""
+    """How an image is to be: layers of files, each other bytes by chance."""
 
     title: str
     layers: int
@@ -32,13 +31,23 @@ class Recipe:
 
     def dockerfile(self, label: str) -> str:
         """Return the Dockerfile, for a base with busybox' tools; every step's image has the label."""
-        blocks = self.files_per_layer * self.bytes_per_file // _BLOCK
-        draw = f"dd if=/dev/urandom bs={_BLOCK} count={blocks} 2>/dev/null"
-        split = f"split -a 4 -b {self.bytes_per_file}"
-        steps = (f"RUN mkdir -p /data/{n} && cd /data/{n} && {draw} | {split}" for n in range(self.layers))
+        fill = self._fill_with_few() if self.files_per_layer < _MANY else self._fill_with_many()
+        steps = (f"RUN mkdir -p /data/{layer} && cd /data/{layer} && {fill}" for layer in range(self.layers))
         return "\n".join([f"FROM {TEST_IMAGE}", f"LABEL {label}", *steps]) + "\n"
 
+    def _fill_with_few(self) -> str:
+        numbers = f"$(seq {self.files_per_layer})"
+        return f"for n in {numbers}; do head -c {self.bytes_per_file} /dev/urandom >$n || exit; done"
 
+    def _fill_with_many(self) -> str:
+        # A process for each file would take minutes: so by one, which can do lines of text only.
+        half = self.bytes_per_file // 2
+        lines = f"head -c {self.files_per_layer * half} /dev/urandom | xxd -p -c {half}"
+        return f"{lines} | awk '{{ print >NR; close(NR) }}'"
+
+
+#: Files of a layer.
+_MANY = 1000
 MB_370 = Recipe("370 MB", layers=5, files_per_layer=37, bytes_per_file=2_000_000)
 GB_1 = Recipe("1 GB", layers=10, files_per_layer=50, bytes_per_file=2_000_000)
 MANY_FILES = Recipe("50,000 files", layers=5, files_per_layer=10_000, bytes_per_file=2_000)
@@ -82,16 +91,15 @@ def made(engine: HostEngine, *recipes: Recipe) -> Iterator[list[BigImage]]:
     # By it those are known that have no name yet when the build is interrupted.
     label = f"pytest-dind.benchmark={token}"
     tags = {recipe: f"pytest-dind/bench:{recipe.title.lower().translate(_TO_TAG)}-{token}" for recipe in recipes}
-    try:
+    with ExitStack() as stack:  # Whatever goes wrong with the stores, the images go, too.
+        stack.callback(_remove_images, engine, label)
+        stack.callback(remove_stores, engine, *tags.values())
         for recipe, tag in tags.items():
             progress(f"making an image: {recipe.title}")
             dockerfile = io.BytesIO(recipe.dockerfile(label).encode())
             engine.client.images.build(fileobj=dockerfile, tag=tag, rm=True, forcerm=True, nocache=True, timeout=600)
         yield [BigImage(recipe, tag, _layers(engine, tag)) for recipe, tag in tags.items()]
-    finally:
         progress("removing what was made")
-        remove_stores(engine, *tags.values())
-        _remove_images(engine, label)
 
 
 _TO_TAG = str.maketrans({" ": "-", ",": None})
@@ -114,9 +122,18 @@ def remove_stores(engine: HostEngine, *tags: str) -> None:
 
 
 def _remove_images(engine: HostEngine, label: str) -> None:
+    seconds_until(partial(_none_left, engine, label), 0.2, time.monotonic())
+
+
+def _none_left(engine: HostEngine, label: str) -> bool:
+    """Remove the images with a label; return whether there was none any more."""
     images = engine.api.images(all=True, filters={"label": label})
     # What lies below them and has no name goes with them.
     below = {image["ParentId"] for image in images}
     for image in images:
         if image["Id"] not in below:
-            engine.api.remove_image(image["Id"], force=True)
+            try:
+                engine.api.remove_image(image["Id"], force=True)
+            except APIError:  # A step of a build that was interrupted is ending on top of it.
+                progress(f"waiting for the end of a build: {image['Id']}")
+    return not images

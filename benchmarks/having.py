@@ -1,9 +1,7 @@
-"""Ways to have a daemon with an image inside; `python -m benchmarks.having WAY IMAGE` is one worker of several."""
+"""Ways to have a daemon with an image inside: ours, and those of the peers."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -12,7 +10,6 @@ from pytest_dind.host import HostEngine
 
 from . import peers
 from .machine import IMAGE
-from .measure import exit_on_sigterm
 
 #: Given the host engine and an image's name: a context, entered when the image is there; it is the container's name.
 Way = Callable[[HostEngine, str], AbstractContextManager[str]]
@@ -52,25 +49,3 @@ def with_testcontainers(engine: HostEngine, image: str) -> Iterator[str]:
     with peers.with_testcontainers() as peer:
         peer.load(engine, image)
         yield peer.name
-
-
-def main() -> None:
-    """Say when ready; begin when told; say when it began and had the image, on the clock of all processes, and where.
-
-    The daemon goes when told again, or when whoever tells is gone.
-    """
-    exit_on_sigterm()
-    way: Way = globals()[sys.argv[1]]
-    image = sys.argv[2]
-    engine = HostEngine.connect()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    begin = time.monotonic()
-    with way(engine, image) as container:
-        print(begin, time.monotonic(), container, flush=True)
-        sys.stdin.readline()
-    engine.close()
-
-
-if __name__ == "__main__":
-    main()

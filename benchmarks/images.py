@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 from pytest_dind import inside
 from pytest_dind.host import HostEngine
 
-from . import cold_start, having
+from . import cold_start, having, workers
 from .big_images import GB_1, MANY_FILES, MB_370, BigImage, made, remove_stores
 from .having import Way
 from .machine import IMAGE
@@ -39,7 +35,6 @@ BESIDE = {
     GB_1: (2, (having.streamed, having.by_hand, having.with_testcontainers)),
     MANY_FILES: (2, (having.by_hand,)),
 }
-_ROOT = Path(__file__).parents[1]
 PEERS = (having.by_hand, having.with_testcontainers)
 WORKERS = 8
 
@@ -57,11 +52,20 @@ NAMES = {
     having.with_testcontainers: "testcontainers-python, save | load",
 }
 ADOPTED = NAMES[having.adopted]
+#: What the workers do in turn: what is fast before and after what is slow, which they do once.
+AT_ONCE = (
+    (ADOPTED, having.adopted),
+    (NAMES[having.streamed], having.streamed),
+    (ADOPTED, having.adopted),
+    (NAMES[having.by_hand], having.by_hand),
+    (ADOPTED, having.adopted),
+    (FILLING, having.adopted),
+)
 
 
 def run() -> Table:
     """Make the images, measure with each, then with many workers at once, and remove all that was made."""
-    table = Table("Images inside: from nothing to a daemon that has them", ("", *SPREAD, "to ours"))
+    table = Table("Images inside: from nothing to a daemon that has them", ("", *SPREAD, "ratio"))
     engine = HostEngine.connect()
     with made(engine, *BESIDE) as images:
         for image in images:
@@ -72,7 +76,8 @@ def run() -> Table:
         _measure_at_once(table, engine, images[0])
     engine.close()
     table.notes += [
-        "the images: random bytes on top of busybox, 5, 10 and 5 layers; the last one has files of 2 kB",
+        "ratio: of medians, to the row with 1.00 x above it",
+        "the images: on top of busybox, 5, 10 and 5 layers of files of random bytes; those of the last one have 2 kB",
         "checked every time, after the clock was stopped: the daemon has the image with the host engine's layers",
         "pytest-docker-tools has no loading of its own either, and starts docker:dind as it is done by hand",
         "testcontainers: LogMessageWaitStrategy('API listen on') as it comes; Ryuk disabled",
@@ -91,13 +96,13 @@ def _seconds(way: Way, engine: HostEngine, image: BigImage, *, look: bool = Fals
     return seconds
 
 
-def _add(table: Table, samples: Samples, ours: str, show: Callable[[float], str] = in_seconds) -> None:
+def _add(table: Table, samples: Samples, base: str, show: Callable[[float], str] = in_seconds) -> None:
     """Add a row for each kind of sample.
 
-    :param ours: The one that the others are compared with; none if empty.
+    :param base: The one that the others are compared with; none if empty.
     """
     for name, values in samples.items():
-        compared = times(ratio(samples, name, ours)) if ours else ""
+        compared = times(ratio(samples, name, base)) if base else ""
         table.rows.append((name, *spread(values, show), compared))
     table.samples |= samples
 
@@ -135,15 +140,7 @@ def _measure_at_once(table: Table, engine: HostEngine, image: BigImage) -> None:
     title = f"{WORKERS} workers, {image.recipe.title}"
     seconds: Samples = {}
     disk: Samples = {}
-    # What is fast is measured before and after what is slow, which is done once.
-    for name, way in (
-        (ADOPTED, having.adopted),
-        (NAMES[having.streamed], having.streamed),
-        (ADOPTED, having.adopted),
-        (NAMES[having.by_hand], having.by_hand),
-        (ADOPTED, having.adopted),
-        (FILLING, having.adopted),
-    ):
+    for name, way in AT_ONCE:
         progress(f"{title}: {name}")
         if name == FILLING:
             remove_stores(engine, image.tag)
@@ -161,56 +158,12 @@ def _measure_at_once(table: Table, engine: HostEngine, image: BigImage) -> None:
 
 
 def _at_once(way: Way, engine: HostEngine, image: BigImage) -> tuple[float, list[float]]:
-    """Have one daemon with the image in each worker; return the seconds until all have it, and the bytes of each."""
-    with _workers(way, image) as workers:
-        for worker in workers:
-            _hear(worker)
-        for worker in workers:
-            _tell(worker)
-        said = [_hear(worker).split() for worker in workers]
-        for _, _, container in said:
-            image.require(engine, container)
-        sizes = [_disk_of(engine, container) for _, _, container in said]
-    return max(float(end) for _, end, _ in said) - min(float(begin) for begin, _, _ in said), sizes
-
-
-@contextmanager
-def _workers(way: Way, image: BigImage) -> Iterator[list[subprocess.Popen[str]]]:
-    workers: list[subprocess.Popen[str]] = []
-    try:
-        workers.extend(_worker(way, image) for _ in range(WORKERS))
-        yield workers
-        for worker in workers:
-            _tell(worker)
-        for worker in workers:
-            worker.wait()
-    finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.communicate()
-
-
-def _worker(way: Way, image: BigImage) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks.having", way.__name__, image.tag]
-    # In a session of its own: Ctrl-C is for this process, which then ends the others in order.
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=_ROOT
-    )
-
-
-def _hear(worker: subprocess.Popen[str]) -> str:
-    assert worker.stdout is not None
-    line = worker.stdout.readline()
-    if not line:
-        raise RuntimeError(f"a worker ended with exit code {worker.wait()}: {worker.args!r}")
-    return line
-
-
-def _tell(worker: subprocess.Popen[str]) -> None:
-    assert worker.stdin is not None
-    worker.stdin.write("go\n")
-    worker.stdin.flush()
+    """Return the seconds until the daemons of all workers have the image, and the bytes that each of them holds."""
+    with workers.at_once(WORKERS, way, image.tag) as found:
+        for one in found:
+            image.require(engine, one.container)
+        sizes = [_disk_of(engine, one.container) for one in found]
+    return max(one.end for one in found) - min(one.begin for one in found), sizes
 
 
 def _disk_of(engine: HostEngine, container: str) -> float:
