@@ -107,6 +107,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 # -- what there is to test on
 
 
+def tags_on(host: docker.DockerClient) -> list[str]:
+    """Return all names of images on an engine; `images.list()` also inspects each, which may be gone by then."""
+    found: Any = host.api.images()
+    return [tag for one in found for tag in one["RepoTags"] or ()]
+
+
 @pytest.fixture(scope="session")
 def image() -> str:
     """The image of the daemons under test."""
@@ -145,7 +151,7 @@ def version_of(host: docker.DockerClient) -> Callable[[str], str]:
 
     def version_of(image: str) -> str:
         if image not in known:
-            if image not in [tag for one in host.images.list() for tag in one.tags]:
+            if image not in tags_on(host):
                 pytest.skip(f"the host engine has no image {image}")
             # Removing it would leave its anonymous volume: docker-py has no `v` there.
             no_volume = {"/var/lib/docker": ""}

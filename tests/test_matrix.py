@@ -10,7 +10,7 @@ import pytest
 from pytest_dind import Daemon, Settings
 from pytest_dind.container import BOOT
 
-from .conftest import IMAGE, MATRIX, OFFICIAL, SHOW_LIMIT, fetch
+from .conftest import IMAGE, MATRIX, OFFICIAL, SHOW_LIMIT, fetch, tags_on
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -53,7 +53,7 @@ def test_a_daemon_of_this_engine_does_what_daemons_are_for(
 def test_so_does_one_with_the_containerd_store_of_every_engine_from_28_on(
     host: docker.DockerClient, busybox: str, version_of: Callable[[str], str]
 ) -> None:
-    present = [image for image in ENGINES if image in [tag for one in host.images.list() for tag in one.tags]]
+    present = [image for image in ENGINES if image in tags_on(host)]
     new = [image for image in present if int(version_of(image).partition(".")[0]) >= 28]
     if not new:
         pytest.skip(f"none of the engines here is Docker 28 or newer: {', '.join(present)}")

@@ -20,7 +20,7 @@ from pytest_dind.labels import Ownership
 from pytest_dind.plugin import SKIP_REASON
 from pytest_dind.transport import UnixSocket
 
-from .conftest import MATRIX, InnerRun, usage_error
+from .conftest import MATRIX, InnerRun, tags_on, usage_error
 from .servers import Door, Handler
 
 SUITE = """
@@ -493,7 +493,7 @@ def test_dind_clean_says_what_it_could_not_remove(inner: InnerRun, busybox: str)
 @pytest.fixture(scope="module")
 def other_image(host: docker.DockerClient, image: str) -> str:
     """The image of another engine than `image`."""
-    present = [tag for one in host.images.list() for tag in one.tags]
+    present = tags_on(host)
     for candidate in MATRIX:
         if candidate != image and candidate in present:
             return candidate
