@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import docker
 import pytest
@@ -22,59 +24,69 @@ def witness(host: docker.DockerClient) -> Iterator[Witness]:
 
 @pytest.fixture
 def app(inner: InnerRun, busybox: str, witness: Witness) -> Path:
-    """A context whose build the witness hears of."""
-    return write(inner.pytester.path / "app", f"FROM {busybox}\nRUN {witness.run('built')} && echo hello >/greeting\n")
+    """A context whose build the witness hears of, and whose image says the words that lie there."""
+    dockerfile = f"FROM {busybox}\nRUN {witness.run('built')}\nCOPY words /words\n"
+    return write(inner.pytester.path / "app", dockerfile, words="hello")
 
 
 ASKS = """
-    import pytest
+    import pathlib, pytest
 
     @pytest.mark.parametrize("number", range(4))
     def test_it(dind_client, dind_build, number):
         image = dind_build("app", tag="asked:1")
-        assert dind_client.containers.run(image, "cat /greeting", remove=True) == b"hello\\n"
+        words = pathlib.Path("app/words").read_bytes()
+        assert dind_client.containers.run(image, "cat /words", remove=True) == words
 """
+IN_BOTH_WORKERS = ["*[[]gw0[]]*PASSED*", "*[[]gw1[]]*PASSED*"]
 
 
 def test_what_tests_build_is_built_once_for_all_workers_and_not_in_the_next_run(
     inner: InnerRun, app: Path, witness: Witness
 ) -> None:
+    (app / "Dockerfile").write_text((app / "Dockerfile").read_text() + f"RUN {witness.run('ended')}\n")
     inner.pytester.makepyfile(ASKS)
-    inner.run("--dind", "-n", "2").assert_outcomes(passed=4)
-    assert witness.seen["built"] == 1
-    inner.run("--dind", "-n", "2").assert_outcomes(passed=4)
-    assert witness.seen["built"] == 1
-    (app / "new").write_text("the context is another now")
-    inner.run("--dind", "-p", "no:xdist").assert_outcomes(passed=4)
-    assert witness.seen["built"] <= 2, "the layer may be in the cache, and is not built a third time"
+    for _ in range(2):
+        found = inner.run("--dind", "-n", "2", "-v")
+        found.assert_outcomes(passed=4)
+        found.stdout.fnmatch_lines_random(IN_BOTH_WORKERS)
+        assert witness.seen == {"built": 1, "ended": 1}
+    (app / "words").write_text("good bye")
+    inner.run("--dind", "-p", "no:xdist", "-k", "[0]").assert_outcomes(passed=1, deselected=3)
+    assert witness.seen == {"built": 1, "ended": 2}, "what comes before the change is in the layer cache"
 
 
 def test_a_build_that_fails_is_each_tests_error_and_is_not_tried_again(
     inner: InnerRun, app: Path, witness: Witness
 ) -> None:
-    (app / "Dockerfile").write_text((app / "Dockerfile").read_text() + "RUN echo the last words && exit 3\n")
+    (app / "Dockerfile").write_text((app / "Dockerfile").read_text() + "RUN echo the last $(echo words) && exit 3\n")
     inner.pytester.makepyfile(ASKS)
     found = inner.run("--dind", "-n", "2")
     found.assert_outcomes(failed=4)
-    assert found.stdout.str().count("the last words") >= 4
-    found.stdout.fnmatch_lines(["*ImageBuildError: *asked:1*"])
+    _, *said = re.split(r"\nE .*ImageBuildError: building asked:1 failed at .*RUN echo", found.stdout.str())
+    assert ["the last words" in one for one in said] == [True] * 4, found.stdout.str()
     assert witness.seen["built"] == 1
 
 
-@pytest.mark.parametrize("how", ["ini", "option", "hook"])
+@pytest.mark.parametrize(("how", "workers"), [("ini", 2), ("option", 0), ("hook", 2)])
 def test_what_is_declared_is_in_every_daemon_from_the_start(
-    inner: InnerRun, app: Path, witness: Witness, how: str
+    inner: InnerRun, app: Path, witness: Witness, how: str, workers: int
 ) -> None:
-    inner.pytester.makepyfile("""
-        def test_of_the_worker(dind_client):
-            assert dind_client.containers.run("app:test", "cat /greeting", remove=True) == b"hello\\n"
+    suite = inner.pytester.mkdir("suite")
+    (suite / "test_inside.py").write_text(
+        dedent(f"""
+        import pytest
 
-        def test_of_its_own(dind_fresh_client):
-            assert [image.tags for image in dind_fresh_client.images.list()] == [["app:test"]]
+        @pytest.mark.parametrize("number", range({workers or 1}))
+        def test_it(dind_client, dind_fresh_client, number):
+            for client in dind_client, dind_fresh_client:
+                assert [image.tags for image in client.images.list()] == [["app:test"]]
+            assert dind_client.containers.run("app:test", "cat /words", remove=True) == b"hello"
     """)
-    options = ["--dind-builds", f"app:test {app}"] if how == "option" else []
-    if how == "ini":
-        inner.pytester.makeini("[pytest]\ndind_builds = app:test app\n")
+    )
+    options = ["--dind-builds", "app:test app"] if how == "option" else []
+    if how == "ini":  # from where the run starts, this path leads nowhere
+        (suite / "pytest.ini").write_text("[pytest]\ndind_builds = app:test ../app\n")
     if how == "hook":
         inner.pytester.makeconftest("""
             from pathlib import Path
@@ -83,14 +95,16 @@ def test_what_is_declared_is_in_every_daemon_from_the_start(
             def pytest_dind_preload(config):
                 return [Build(Path(__file__).parent / "app", tag="app:test")]
         """)
-    inner.run("--dind", "-n", "2", *options).assert_outcomes(passed=2)
+    found = inner.run("--dind", "-n", str(workers), "-v", *options, "suite")
+    found.assert_outcomes(passed=workers or 1)
+    found.stdout.fnmatch_lines_random(IN_BOTH_WORKERS if workers else [])
     assert witness.seen["built"] == 1
 
 
 def test_a_declared_build_that_fails_ends_the_run_with_one_message(
     inner: InnerRun, app: Path, witness: Witness
 ) -> None:
-    (app / "Dockerfile").write_text((app / "Dockerfile").read_text() + "RUN echo the last words && exit 3\n")
+    (app / "Dockerfile").write_text((app / "Dockerfile").read_text() + "RUN echo the last $(echo words) && exit 3\n")
     inner.pytester.makepyfile("def test_1(dind_client): pass\ndef test_2(dind_client): pass\n")
     found = inner.run("--dind", "-n", "2", "--dind-builds", f"app:test {app}")
     usage_error(found, "pytest-dind: building app:test failed at", "exit 3", "the last words")
@@ -101,10 +115,11 @@ def test_a_declared_build_that_fails_ends_the_run_with_one_message(
     ("returned", "said"),
     [("'busybox'", "pytest_dind_preload: 'busybox' is not a list"), ("[3]", "pytest_dind_preload: 3 is not a text")],
 )
-def test_what_the_hook_may_not_return_is_one_line(inner: InnerRun, returned: str, said: str) -> None:
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_what_the_hook_may_not_return_is_one_line(inner: InnerRun, returned: str, said: str, workers: str) -> None:
     inner.pytester.makeconftest(f"def pytest_dind_preload(config): return {returned}")
     inner.pytester.makepyfile("def test_it(dind_client): pass")
-    usage_error(inner.run("--dind", "-p", "no:xdist"), said)
+    usage_error(inner.run("--dind", "-n", workers), said)
 
 
 def test_a_process_that_is_all_for_its_daemon_has_what_conftests_want_too(
