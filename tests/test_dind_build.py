@@ -26,7 +26,8 @@ def witness(host: docker.DockerClient) -> Iterator[Witness]:
 def app(inner: InnerRun, busybox: str, witness: Witness) -> Path:
     """A context whose build the witness hears of, and whose image says the words that lie there."""
     dockerfile = f"FROM {busybox}\nRUN {witness.run('built')}\nCOPY words /words\n"
-    return write(inner.pytester.path / "app", dockerfile, words="hello")
+    # Without the line's end, old engines may lose it on its way: https://github.com/moby/moby/issues/43860
+    return write(inner.pytester.path / "app", dockerfile, words="hello\n")
 
 
 ASKS = """
@@ -51,7 +52,7 @@ def test_what_tests_build_is_built_once_for_all_workers_and_not_in_the_next_run(
         found.assert_outcomes(passed=4)
         found.stdout.fnmatch_lines_random(IN_BOTH_WORKERS)
         assert witness.seen == {"built": 1, "ended": 1}
-    (app / "words").write_text("good bye")
+    (app / "words").write_text("good bye\n")
     inner.run("--dind", "-p", "no:xdist", "-k", "[0]").assert_outcomes(passed=1, deselected=3)
     assert witness.seen == {"built": 1, "ended": 2}, "what comes before the change is in the layer cache"
 
@@ -81,7 +82,7 @@ def test_what_is_declared_is_in_every_daemon_from_the_start(
         def test_it(dind_client, dind_fresh_client, number):
             for client in dind_client, dind_fresh_client:
                 assert [image.tags for image in client.images.list()] == [["app:test"]]
-            assert dind_client.containers.run("app:test", "cat /words", remove=True) == b"hello"
+            assert dind_client.containers.run("app:test", "cat /words", remove=True) == b"hello\\n"
     """)
     )
     options = ["--dind-builds", "app:test app"] if how == "option" else []
