@@ -79,10 +79,12 @@ whole() {
     done
 }
 
-if [ -d $store/adopt ] && ! { whole && cp -a $store/adopt/. $data/; }; then
+adopt() {
+    [ -d $store/adopt ] || return 0
+    whole && cp -a $store/adopt/. $data/ && return
     echo "pytest-dind: the image store cannot be adopted" >&2
-    find $data -mindepth 1 -maxdepth 1 -exec rm -rf {} +
-fi
+    for part in $store/adopt/*; do rm -rf "${data:?}/${part##*/}"; done
+}
 
 # seal DRIVER: makes, in the data of daemons that have ended, what others adopt: the files that those write to, as they
 # are, and for the content of each layer, which is only read, a link to where the store will be mounted.
@@ -152,8 +154,11 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 [grpc]
 address = "$state/containerd.sock"
 TOML
+# What is containerd's must be there before it starts; what is dockerd's is taken over meanwhile.
+[ ! -d $store/adopt/containerd ] || adopt
 run containerd containerd --config $state/containerd.toml --log-level warn &
 containerd=$!
+[ -d $store/adopt/containerd ] || adopt
 
 [ -z "$config" ] || printf '%s' "$config" >$state/daemon.json
 [ -z "$config" ] || set -- --config-file=$state/daemon.json "$@"
