@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from . import checks, sources
 from .errors import SettingsError
-from .settings import OPTIONS, Option, Settings
+from .table import OPTIONS, Option
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 #: With these pytest shows something and runs no test.
 _SHOWS = ("help", "version", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow")
@@ -60,6 +63,8 @@ def resolve(config: pytest.Config, namespace: Any = None) -> tuple[Settings, ...
         Where the command line's values are, when it is too early to find them in `config`.
     :raises SettingsError: a value cannot be used; the message names where it was given.
     """
+    from .settings import Settings  # noqa: PLC0415 (only a run with daemons has some)
+
     values = {}
     for option in OPTIONS:
         given = _given(config, config.option if namespace is None else namespace, option)
@@ -146,6 +151,8 @@ def preloads(item: pytest.Item) -> list[str | Path]:
 
     :raises SettingsError: a marker cannot be used.
     """
+    from .settings import Settings  # noqa: PLC0415 (as above)
+
     return [
         image
         for marker in item.iter_markers("dind")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .options import add_options, is_wanted
-from .settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from .daemon import Daemon
     from .session import Session
+    from .settings import Settings
 
 SKIP_REASON = "needs a Docker daemon of its own, in a privileged container: run pytest with --dind (or ini dind = true)"
 MARKER = (

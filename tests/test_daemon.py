@@ -28,7 +28,7 @@ from pytest_dind.labels import OURS
 from .conftest import SHOW_LIMIT, fetch, wait_until
 from .processes import is_running
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.usefixtures("nothing_is_left"), pytest.mark.once]
 
 
 @pytest.fixture

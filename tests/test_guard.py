@@ -13,6 +13,8 @@ from pytest_dind.guard import Guard
 from .conftest import wait_until
 from .processes import is_running
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def guard() -> Iterator[Guard]:

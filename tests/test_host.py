@@ -16,6 +16,8 @@ from pytest_dind.host import HostEngine
 
 from .servers import Door, Handler
 
+pytestmark = pytest.mark.once
+
 
 class Engine(Handler):
     """An engine that knows nothing but its version."""

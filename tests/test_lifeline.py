@@ -18,6 +18,8 @@ from pytest_dind.lifeline import Lifeline
 
 from .conftest import wait_until
 
+pytestmark = pytest.mark.once
+
 
 def frame(data: bytes, stream: int = 1) -> bytes:
     """A piece of output as the engine sends it."""

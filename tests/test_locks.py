@@ -18,6 +18,8 @@ from pytest_dind.locks import Lease, is_dead
 from .conftest import wait_until
 from .processes import is_running
 
+pytestmark = pytest.mark.once
+
 TAKE = """
 import os, pathlib, sys, time
 from pytest_dind.locks import Lease

@@ -12,7 +12,7 @@ from pytest_dind.container import BOOT
 
 from .conftest import IMAGE, MATRIX, OFFICIAL, SHOW_LIMIT, fetch, tags_on
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.usefixtures("nothing_is_left"), pytest.mark.once]
 
 ENGINES = list(dict.fromkeys([IMAGE, OFFICIAL, *MATRIX]))
 

@@ -27,6 +27,8 @@ from pytest_dind.labels import HOST
 
 from .conftest import wait_until
 
+pytestmark = pytest.mark.once
+
 #: The machine's own Python: the one that runs these tests may lie where only root can go.
 PYTHON = "/usr/bin/python3"
 #: What pytest-dind needs there.

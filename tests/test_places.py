@@ -12,6 +12,8 @@ from pytest_dind import Daemon, Settings
 from pytest_dind.errors import DindError
 from pytest_dind.places import SOCKET_PATH_LIMIT, leases_dir, private, sockets_dir
 
+pytestmark = pytest.mark.once
+
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
 STRANGER = 12345
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_dind.settings import _PLURALS, OPTIONS, Settings
+from pytest_dind.settings import _PLURALS, Settings
+from pytest_dind.table import OPTIONS
 
 from .conftest import InnerRun
+
+pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

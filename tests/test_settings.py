@@ -14,7 +14,7 @@ import pytest
 from pytest_dind import Settings, SettingsError
 from pytest_dind.build import Build
 from pytest_dind.options import is_wanted, resolve
-from pytest_dind.settings import OPTIONS, Option
+from pytest_dind.table import OPTIONS, Option
 
 from .conftest import InnerRun, usage_error
 
@@ -578,3 +578,9 @@ def test_registries_are_said_in_one_place_only_as_dockerd_wants_it(
 ) -> None:
     with pytest.raises(SettingsError, match=f"'{key}' is said by {flag}, too, and dockerd takes it from one place"):
         Settings(config={key: ["x"]}, **changes)
+
+
+def test_none_is_a_value_where_it_is_the_default() -> None:
+    assert [one.name for one in OPTIONS if one.optional] == [
+        one.name for one in OPTIONS if getattr(Settings(), one.name) is None
+    ]

@@ -26,7 +26,7 @@ from pytest_dind.host import HostEngine
 
 from .conftest import remains
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.usefixtures("nothing_is_left"), pytest.mark.once]
 
 _SLEEPS = "#!/bin/sh\nexec sleep 1000\n"
 

@@ -18,6 +18,8 @@ import pytest_dind
 from pytest_dind import errors
 from pytest_dind.container import BOOT, boot_archive
 
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(pytest_dind.__file__).parent
 MODULES = sorted(PACKAGE.glob("*.py"))
 NAMES = {path.stem for path in MODULES}
