@@ -29,7 +29,16 @@ _UNUSED = "168h"
 #: Images of builds without a tag go by this name and their identity in the builder.
 UNNAMED = "pytest-dind/build"
 #: What decides how a daemon stores images, on its command line and in daemon.json.
-_ARGUMENTS = ("-s", "--storage-driver", "--storage-opt", "--feature", "--userns-remap", "--experimental")
+_ARGUMENTS = (
+    "-s",
+    "--storage-driver",
+    "--storage-opt",
+    "--feature",
+    "--userns-remap",
+    "--experimental",
+    "--data-root",
+    "-g",
+)
 _DIRECTIVES = ("storage-driver", "storage-opts", "features", "userns-remap", "experimental", "data-root")
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import built, images, inside
+from . import built, images, inside, tarball
 from .build import Build
 from .container import BaseTemp, Storage
 from .environment import variables, without_misleading
 from .errors import DaemonStartError, DaemonStateError
-from .fill import store_for, warn_of_loading
+from .fill import is_lost, say_lost, store_for, warn_of_loading
 from .host import HostEngine
 from .life import Life
 from .owner import Owner
@@ -21,8 +23,6 @@ from .settings import Settings
 from .store import Store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import docker
     from docker.models.containers import Container
 
@@ -57,6 +57,9 @@ class Daemon:
         self._adopts = True
         #: The image store that it adopts; None if it is to have no images, or lost it.
         self.store: Store | None = None
+        self._filled_for = self.settings
+        #: What came of each file or pulled image that was brought: names inside, and ids.
+        self._brought: dict[str | Path, Mapping[str, str]] = {}
         self._life = Life.planned(engine, owner)
 
     @classmethod
@@ -85,8 +88,12 @@ class Daemon:
 
     def _begin(self) -> None:
         try:
+            self._brought.clear()
             if self._adopts and self.store is None:
+                self._filled_for = self.settings
                 self.store = store_for(self.settings, self.engine, self._life.owner)
+                if self.store is not None and is_lost(self.store):
+                    self.store, self._adopts = None, False
             try:
                 self._start(self.store)
             except DaemonStartError as error:
@@ -95,6 +102,7 @@ class Daemon:
                 # A store must never be why a run fails. If it is not why, this fails again, in the same way.
                 lost, self.store, self._adopts = self.store.volume, None, False
                 self._start(None)
+                say_lost(lost)
                 self.loaded_because = f"with {lost} inside, {error}\n  cure: pytest-dind prune removes what is broken"
         except BaseException:
             self._end()
@@ -112,14 +120,27 @@ class Daemon:
             self.loaded_because = self.store.refused
             if not self.store.refused:
                 if images.present(self.store.images, self.client):
+                    self._bring_what_came_later()
                     return
                 # A load on top of half a store could take a layer for there that is not.
                 said = "\n".join(line for line in self.logs().splitlines() if line.startswith("pytest-dind: the image"))
                 raise DaemonStartError(self.name, "not all its images are there", said)
-        for image in self.settings.preload:
+        self._bring(self.settings.preload, self.settings.builds)
+
+    def _bring_what_came_later(self) -> None:
+        """Have what was wanted only after the store was chosen."""
+        assert self.store is not None
+        filled = self._filled_for
+        self._bring(
+            [image for image in self.settings.preload if image not in filled.preload],
+            [build for build in self.settings.builds if build not in filled.builds],
+        )
+
+    def _bring(self, preload: Iterable[str | Path], builds: Iterable[Build]) -> None:
+        for image in preload:
             self._life.check_interrupted()
             self.load(image)
-        for build in self.settings.builds:
+        for build in builds:
             self._life.check_interrupted()
             self.have_built(build)
 
@@ -288,7 +309,19 @@ class Daemon:
         :returns: Its id inside; of several in a tar file, the first one's.
         :raises ImageNotFoundError: it is nowhere.
         """
-        return next(iter(images.bring(image, self.engine, self.client, self.settings.pull).values()))
+        # What is on the host engine is compared with that every time; a file or a pull comes once.
+        known = self._known(image) if isinstance(image, Path) or self.settings.pull == "always" else None
+        if not known or not images.present(known, self.client):
+            known = images.bring(image, self.engine, self.client, self.settings.pull)
+        self._brought[image] = known
+        return next(iter(known.values()))
+
+    def _known(self, image: str | Path) -> Mapping[str, str] | None:
+        """Return what a file or a pull has brought, or what of it was adopted; None if that is not known."""
+        if image in self._brought or self.store is None or image not in self._filled_for.preload:
+            return self._brought.get(image)
+        names = tarball.read(image) or () if isinstance(image, Path) else (image,)
+        return {name: self.store.images[name] for name in names if name in self.store.images}
 
     def build(self, path: Path | str, **how: Any) -> str:
         """Have an image built, once for all processes that ask for the same, and in this daemon; return its id inside.

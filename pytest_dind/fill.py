@@ -194,6 +194,20 @@ def _refused(reason: str) -> Mapping[str, Any]:
     return {"images": {}, "size": 0, "refused": reason}
 
 
+#: Volumes of stores with which a daemon of this process did not come up.
+_lost: set[str] = set()
+
+
+def say_lost(volume: str) -> None:
+    """Remember that a store cannot be adopted: the next daemons of this process are started without it at once."""
+    _lost.add(volume)
+
+
+def is_lost(one: Store) -> bool:
+    """Whether a store could not be adopted before."""
+    return one.volume in _lost
+
+
 _warned: set[str] = set()
 
 

@@ -98,6 +98,7 @@ def place(
 @pytest.fixture(autouse=True)
 def _no_warning_is_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fill, "_warned", set())
+    monkeypatch.setattr(fill, "_lost", set())
 
 
 def exported(daemon: Daemon, image: str) -> dict[str, File]:
@@ -440,6 +441,18 @@ def test_a_store_that_somebody_damaged_is_not_why_a_daemon_fails_or_has_a_wrong_
             assert exported(daemon, "single:1") == contents([SINGLE])
         assert len(warned) == 1
         assert why in str(warned[0].message)
+    finally:
+        victim.run(f"rm -rf {PLACE}/*; cp -a /kept/. {PLACE}/")
+
+
+def test_a_store_that_was_found_damaged_is_not_tried_again_by_the_same_process(place: Place, victim: Victim) -> None:
+    victim.run(f"rm -r {PLACE}/adopt")
+    try:
+        with pytest.warns(DindWarning, match="not adopted"), place.start(victim.settings):
+            pass
+        with warnings.catch_warnings(), place.start(victim.settings) as second:  # A second warning would be an error.
+            assert exported(second, "single:1") == contents([SINGLE])
+            assert second.store is None
     finally:
         victim.run(f"rm -rf {PLACE}/*; cp -a /kept/. {PLACE}/")
 

@@ -162,3 +162,45 @@ def test_an_image_that_is_nowhere_fails_only_the_test_whose_marker_names_it(inne
     found = inner.run("--dind", "-p", "no:xdist")
     found.assert_outcomes(passed=2, errors=1)
     found.stdout.fnmatch_lines(["*ImageNotFoundError: image '127.0.0.1:1/nowhere:1' is nowhere*"])
+
+
+def test_what_the_daemon_of_a_process_got_after_its_start_is_in_one_that_takes_its_place(
+    inner: InnerRun, app: Path, busybox: str
+) -> None:
+    inner.pytester.makeconftest("""
+        from pathlib import Path
+        from pytest_dind import Build
+
+        def pytest_dind_preload(config):
+            return [Build(Path(__file__).parent / "app", tag="app:test")]
+    """)
+    inner.pytester.makepyfile(f"""
+        import docker
+
+        def tags():
+            return {{tag for image in docker.from_env().images.list() for tag in image.tags}}
+
+        def test_it_breaks(dind_daemon):
+            assert tags() == {{"app:test", {busybox!r}}}
+            dind_daemon.engine.api.kill(dind_daemon.name)
+
+        def test_another():
+            assert tags() == {{"app:test", {busybox!r}}}
+    """)
+    inner.run("--dind", "--dind-environ", f"--dind-preload={busybox}", "-p", "no:xdist").assert_outcomes(passed=2)
+
+
+def test_a_file_that_many_tests_want_is_loaded_once(inner: InnerRun, host: docker.DockerClient, busybox: str) -> None:
+    (inner.pytester.path / "app.tar").write_bytes(b"".join(host.images.get(busybox).save(named=busybox)))
+    inner.pytester.makepyfile(f"""
+        import time
+        import pytest
+
+        @pytest.mark.dind(preload=["./app.tar"])
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(dind_client, number):
+            assert dind_client.images.get({busybox!r})
+            events = dind_client.events(since=0, until=int(time.time()) + 1, filters={{"type": "image"}}, decode=True)
+            assert "load" not in [event["Action"] for event in events], "it is in the store"
+    """)
+    inner.run("--dind", "-p", "no:xdist").assert_outcomes(passed=3)
