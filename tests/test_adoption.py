@@ -445,6 +445,7 @@ def test_a_store_that_somebody_damaged_is_not_why_a_daemon_fails_or_has_a_wrong_
         victim.run(f"rm -rf {PLACE}/*; cp -a /kept/. {PLACE}/")
 
 
+@pytest.mark.parametrize("victim", [IMAGE], indirect=True)
 def test_a_store_that_was_found_damaged_is_not_tried_again_by_the_same_process(place: Place, victim: Victim) -> None:
     victim.run(f"rm -r {PLACE}/adopt")
     try:
