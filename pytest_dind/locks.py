@@ -114,7 +114,7 @@ def held(name: str, what: str, timeout: float, by: str, check: Callable[[], obje
 def _wait_for(lock: BaseFileLock, path: Path, what: str, timeout: float, check: Callable[[], object]) -> None:
     from filelock import Timeout  # noqa: PLC0415
 
-    deadline = time.monotonic() + timeout
+    deadline, holder = time.monotonic() + timeout, _read(_token_file(path))
     with progress.stage(f"waiting for {_holder(path)[0]}") as stage:
         while True:
             left = deadline - time.monotonic()
@@ -122,6 +122,9 @@ def _wait_for(lock: BaseFileLock, path: Path, what: str, timeout: float, check: 
                 lock.acquire(timeout=max(0, min(left, LOOK_AT_HOLDER_EVERY)), poll_interval=LOOK_EVERY)
             except Timeout:
                 check()
+                if _read(_token_file(path)) != holder:  # Another's turn: it is not to be blamed for those before.
+                    deadline, holder = time.monotonic() + timeout, _read(_token_file(path))
+                    continue
                 who, doing, seconds = _holder(path)
                 if left <= 0:
                     raise LockTimeoutError(what, timeout, f"{who} has been {doing} for {seconds:.0f} s") from None

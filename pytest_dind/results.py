@@ -46,7 +46,9 @@ def find(identity: str) -> Built | None:
     try:
         said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         os.utime(path)
-    except (FileNotFoundError, ValueError):
+        if path.stat().st_size != said["size"]:
+            return None  # Cut off, as a machine that lost its power leaves it.
+    except (FileNotFoundError, ValueError, KeyError):
         return None
     return Built(identity, path, said["name"], said["image"])
 
@@ -64,7 +66,9 @@ def draft(identity: str) -> Path:
 def add(identity: str, purpose: str, written: Path, name: str, image: str) -> Built:
     """Keep an image that was built, in the place of others that were built for the same before."""
     path = builds_dir() / f"{identity}.tar"
-    _write(path.with_suffix(".json"), {"name": name, "image": image, "purpose": purpose})
+    _sync(written)
+    said = {"name": name, "image": image, "purpose": purpose, "size": written.stat().st_size}
+    _write(path.with_suffix(".json"), said)
     written.replace(path)
     for other in builds_dir().glob("*.json"):
         if other.stem != identity and _read(other).get("purpose") == purpose:
@@ -96,6 +100,14 @@ def fail(purpose: str, identity: str, run: str, error: ImageBuildError) -> None:
     said = {"identity": identity, "run": run, "token": secrets.token_hex(8), "error": error.args}
     _write(builds_dir() / f"{purpose}.failed", said)
     _remove_stale()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_unused(days: float) -> int:

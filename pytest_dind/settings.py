@@ -44,7 +44,7 @@ class Settings:
     mount: tuple[Path, ...] = ()
     keep: str = "never"
     start_timeout: float = 120.0
-    lock_timeout: float = 900.0
+    lock_timeout: float = 2100.0
     build_timeout: float = 1800.0
     store_keep: float = 7.0
     memory: int | None = None

@@ -127,7 +127,7 @@ OPTIONS = (
     Option(
         "lock_timeout",
         checks.seconds,
-        "Seconds to wait for another process that fills an image store or builds an image (default: 900).",
+        "Seconds to wait for another process that fills an image store or builds an image (default: 2100).",
         "SECONDS",
         marker=False,
     ),

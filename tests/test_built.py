@@ -258,6 +258,12 @@ class TestResults:
         assert results.draft("e1") != half
         assert not half.exists()
 
+    def test_one_that_was_cut_off_after_it_was_kept_counts_for_nothing(self) -> None:
+        kept = self.add("f1", "purpose-f")
+        assert results.find("f1") == kept
+        os.truncate(kept.path, 3)
+        assert results.find("f1") is None
+
     def test_a_failure_is_of_one_identity_and_goes_when_it_is_built_or_old(self) -> None:
         error = ImageBuildError("app:test", "step 1 of 2: RUN make", "exit code 2", "no rule")
         results.fail("purpose-f", "f1", "run", error)

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from pytest_dind import locks
-from pytest_dind.errors import DindError
+from pytest_dind.errors import DindError, LockTimeoutError
 from pytest_dind.locks import Lease, is_dead
 
 from .conftest import wait_until
@@ -238,3 +239,35 @@ def test_processes_that_ask_for_the_host_id_at_once_get_the_same(short_tmp: Path
     [identity] = answers
     assert len(identity) == 12
     assert [path.name for path in (short_tmp / "state" / "pytest-dind" / "leases").iterdir()] == ["id"]
+
+
+def test_who_waits_in_line_waits_for_each_holder_anew_and_says_who_held_it_for_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    # One holder that signs for several: between two that really take turns, the one under test might come in.
+    code = """if 1:
+        import json, os, sys, time
+        from pytest_dind import locks
+        with locks.held("test-a", "at the first turn", 60, "first"):
+            (signature,) = locks.locks_dir().glob("test-*.owner")
+            print("held", flush=True)
+            for turn in ("second", "third", "last"):
+                time.sleep(0.9)
+                what = [turn, os.getpid(), f"at the {turn} turn", time.monotonic()]
+                locks._write_whole(signature, json.dumps(what))
+            sys.stdin.read()
+    """
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        begin = time.monotonic()
+        with pytest.raises(LockTimeoutError) as caught, locks.held("test-a", "waiting", 1.2, "us"):
+            pass
+        seconds = time.monotonic() - begin
+        assert other.stdin is not None
+        other.stdin.close()
+    said = str(caught.value)
+    assert "waited 1.2 s for a turn at waiting: " in said
+    assert f"last (process {other.pid}) has been at the last turn for " in said
+    assert seconds > 2.5, "it came after three others, each of whom took less than that"

@@ -47,7 +47,7 @@ GIVEN = [
     Given("mount", [], (), "line", (Path("line"),), "ini", (Path("ini"),), ()),
     Given("keep", "never", "never", "failed", "failed", "always", "always", "never"),
     Given("start_timeout", 0.5, 0.5, "2", 2.0, "3", 3.0, 120.0),
-    Given("lock_timeout", None, None, "2", 2.0, "3", 3.0, 900.0),
+    Given("lock_timeout", None, None, "2", 2.0, "3", 3.0, 2100.0),
     Given("build_timeout", None, None, "2", 2.0, "3", 3.0, 1800.0),
     Given("store_keep", None, None, "0", 0.0, "0.5", 0.5, 7.0),
     Given("memory", None, None, "64m", 64 * 1024**2, "1.5g", 3 * 1024**3 // 2, None),
