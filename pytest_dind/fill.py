@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import broken, builder, built, images, locks, store, workshop
-from .build import Build
+from . import broken, builder, built, contents, images, locks, store, workshop
+from .contents import Contents
 from .errors import DaemonStartError, DaemonStateError, DindError, DindWarning, ImageStoreError
 from .host import HostEngine
 from .owner import Owner
@@ -23,8 +20,6 @@ from .settings import Settings
 from .store import Store
 from .workshop import Workshop
 
-#: Raised when what boot.sh makes for adoption changes: stores of before are of no use then.
-_LAYOUT = 3
 #: How often filling begins anew because what is to be in the store changed under it.
 _ATTEMPTS = 3
 #: Storage drivers whose data can be adopted, and how boot.sh seals it.
@@ -62,7 +57,7 @@ def store_for(settings: Settings, engine: HostEngine, owner: Owner) -> Store | N
     except RequestException as error:
         _raise_if_full(error, "", settings)
         raise engine.ceased(error) from error
-    raise ImageStoreError(", ".join(_names(settings)), f"they changed while it was filled, {_ATTEMPTS} times")
+    raise ImageStoreError(", ".join(contents.names(settings)), f"they changed while it was filled, {_ATTEMPTS} times")
 
 
 def _fill_in_turn(wanted: Contents, settings: Settings, engine: HostEngine, owner: Owner) -> Store | None:
@@ -70,57 +65,13 @@ def _fill_in_turn(wanted: Contents, settings: Settings, engine: HostEngine, owne
     files = _files_of_builds(settings, engine, owner)
     if files is None:
         return None
-    doing = f"filling the image store ({', '.join(_names(settings))})"
+    doing = f"filling the image store ({', '.join(contents.names(settings))})"
     with locks.held(f"store-{wanted.key}", doing, settings.lock_timeout, owner.worker):
         found = store.find(engine, wanted.key)
         if found is None:
             store.clear_way(engine, wanted.key)
             found = _fill(wanted, files, settings, engine, owner)
         return found
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a store is to be filled with, as hashes: the same `key` is the same store."""
-
-    key: str
-    purpose: str
-
-    @classmethod
-    def of(cls, settings: Settings, engine: HostEngine, owner: Owner) -> Contents:
-        """Find out what the images are now, without bringing or building any.
-
-        :raises ImageNotFoundError: one is nowhere.
-        :raises ImageBuildError: the context of one that is to be built cannot be read.
-        """
-        layout = builder.layout(settings, engine)
-        names = sorted(_names(settings))
-        identities = [images.identity(wanted, engine, settings.pull) for wanted in settings.preload]
-        identities += [_identity_of(build, layout, settings, engine, owner) for build in settings.builds]
-        # What is pulled anew in each run is of that run.
-        run = owner.run if settings.pull == "always" and settings.preload else ""
-        return cls(
-            key=_hash(_LAYOUT, layout, names, sorted(identities), run),
-            purpose=_hash(owner.project, settings.image, settings.daemon_arg, settings.config, names),
-        )
-
-
-def _names(settings: Settings) -> list[str]:
-    return [*map(str, settings.preload), *map(str, settings.builds)]
-
-
-#: A context of thousands of files takes its time, and a run counts on what it has begun with.
-_identities: dict[tuple[Build, str], str] = {}
-
-
-def _identity_of(build: Build, layout: str, settings: Settings, engine: HostEngine, owner: Owner) -> str:
-    if (build, layout) not in _identities:
-        _identities[build, layout] = built.identity_of(build, engine, settings, owner)
-    return _identities[build, layout]
-
-
-def _hash(*what: object) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=dict).encode()).hexdigest()
 
 
 def _files_of_builds(settings: Settings, engine: HostEngine, owner: Owner) -> list[Path] | None:
@@ -130,8 +81,7 @@ def _files_of_builds(settings: Settings, engine: HostEngine, owner: Owner) -> li
     for build in settings.builds:
         done = built.tar_of(build, engine, settings, owner)
         files.append(done.path)
-        changed = changed or done.identity != _identities.get((build, layout))
-        _identities[build, layout] = done.identity
+        changed = contents.correct(build, layout, done.identity) or changed
     return None if changed else files
 
 
@@ -187,7 +137,7 @@ def _raise_if_full(error: Exception, log: str, settings: Settings) -> None:
         said = getattr(error, "reason", error)
         reason = f"no space is left where the host engine keeps its volumes ({said})"
         cure = "See docker system df there; pytest-dind prune removes all image stores."
-        raise ImageStoreError(", ".join(_names(settings)), reason, cure) from error
+        raise ImageStoreError(", ".join(contents.names(settings)), reason, cure) from error
 
 
 def _refused(reason: str) -> Mapping[str, Any]:

@@ -22,7 +22,8 @@ import pytest
 from docker.errors import APIError
 
 from pytest_dind import Daemon, ImageStoreError, Settings, images, store
-from pytest_dind.fill import Contents, store_for
+from pytest_dind.contents import Contents
+from pytest_dind.fill import store_for
 from pytest_dind.host import HostEngine
 from pytest_dind.labels import ENTRY, OURS, ROLE, STORE
 from pytest_dind.store import Store
