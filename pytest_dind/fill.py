@@ -13,7 +13,7 @@ from typing import Any
 
 from . import broken, builder, built, contents, images, locks, store, workshop
 from .contents import Contents
-from .errors import DaemonStartError, DaemonStateError, DindError, DindWarning, ImageStoreError
+from .errors import DaemonStartError, DaemonStateError, DindError, DindWarning, ImageNotFoundError, ImageStoreError
 from .host import HostEngine
 from .owner import Owner
 from .settings import Settings
@@ -22,6 +22,10 @@ from .workshop import Workshop
 
 #: How often filling begins anew because what is to be in the store changed under it.
 _ATTEMPTS = 3
+_CURE_OF_CHANGES = (
+    "Find what tags, builds, writes or removes them meanwhile, such as another run, and let it wait; "
+    "leave out of a build with .dockerignore what others write to."
+)
 #: Storage drivers whose data can be adopted, and how boot.sh seals it.
 SEALED = ("overlay2", "overlayfs")
 #: What engines say when their disk is full; the kernel says it of inotify, too, when that is used up.
@@ -57,7 +61,8 @@ def store_for(settings: Settings, engine: HostEngine, owner: Owner) -> Store | N
     except RequestException as error:
         _raise_if_full(error, "", settings)
         raise engine.ceased(error) from error
-    raise ImageStoreError(", ".join(contents.names(settings)), f"they changed while it was filled, {_ATTEMPTS} times")
+    reason = f"they changed, or were cleared away, while it was filled, {_ATTEMPTS} times"
+    raise ImageStoreError(", ".join(contents.names(settings)), reason, _CURE_OF_CHANGES)
 
 
 def _fill_in_turn(wanted: Contents, settings: Settings, engine: HostEngine, owner: Owner) -> Store | None:
@@ -88,13 +93,13 @@ def _files_of_builds(settings: Settings, engine: HostEngine, owner: Owner) -> li
 def _fill(
     wanted: Contents, files: Sequence[Path], settings: Settings, engine: HostEngine, owner: Owner
 ) -> Store | None:
-    """Fill a new volume and make its entry; None if what it was to hold has changed meanwhile."""
+    """Fill a new volume and make its entry; None if what it was to hold has changed meanwhile, or is gone."""
     volume = store.create_data(engine, wanted.key, owner.ownership)
     complete = False
     try:
-        job = partial(_load_all, [*settings.preload, *files], settings, engine)
+        job = partial(_load_all, settings, files, engine)
         filled = workshop.do(job, volume, _of_filler(settings), engine, owner)
-        if Contents.of(settings, engine, owner) != wanted:
+        if filled is None or Contents.of(settings, engine, owner) != wanted:
             return None
         found = store.add(
             engine, Store(wanted.key, volume, wanted.purpose, owner.project, filled=time.time(), **filled)
@@ -114,22 +119,31 @@ def _of_filler(settings: Settings) -> Settings:
 
 
 def _load_all(
-    all_wanted: Sequence[str | Path], settings: Settings, engine: HostEngine, daemon: Workshop
-) -> Mapping[str, Any]:
+    settings: Settings, built_files: Sequence[Path], engine: HostEngine, daemon: Workshop
+) -> Mapping[str, Any] | None:
+    """Load all into the daemon and seal it; return what to say of the store, None if what was built is gone."""
     found: dict[str, str] = {}
     failures: tuple[type[Exception], ...] = (DindError, *broken.connection())
     try:
         driver = daemon.driver
         if driver not in SEALED:
             return _refused(f"the daemons' storage driver is {driver}, not one of {', '.join(SEALED)}")
-        for wanted in all_wanted:
+        for wanted in (*settings.preload, *built_files):
             found |= images.bring(wanted, engine, daemon.client, settings.pull, daemon.life.check_interrupted)
         return {"images": found, "size": daemon.shut(f"seal {driver}")}
     except failures as error:
+        if _is_gone(error, built_files):
+            return None
         _raise_if_full(error, daemon.log, settings)
         if isinstance(error, DaemonStateError) or daemon.life.ended:
             return _refused(f"the daemon that was to fill it ended: {error}")
         raise
+
+
+def _is_gone(error: Exception, files: Sequence[Path]) -> bool:
+    """Whether it says that one of these is not there: another run clears away what has been built anew, or is old."""
+    why = error.__cause__ if isinstance(error, ImageNotFoundError) else error
+    return isinstance(why, FileNotFoundError) and why.filename in map(str, files)
 
 
 def _raise_if_full(error: Exception, log: str, settings: Settings) -> None:

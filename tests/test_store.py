@@ -21,7 +21,7 @@ import docker
 import pytest
 from docker.errors import APIError
 
-from pytest_dind import Daemon, ImageStoreError, Settings, images, store
+from pytest_dind import Build, Daemon, ImageStoreError, Settings, fill, images, results, store, tarball
 from pytest_dind.contents import Contents
 from pytest_dind.fill import store_for
 from pytest_dind.host import HostEngine
@@ -30,7 +30,7 @@ from pytest_dind.store import Store
 from pytest_dind.sweep import sweep
 from pytest_dind.workshop import Workshop
 
-from .builds import Workplace, workplace
+from .builds import Workplace, workplace, write
 from .conftest import IMAGE, PATIENCE, nothing_new_remains, wait_until
 
 pytestmark = pytest.mark.once
@@ -374,6 +374,64 @@ def test_a_filler_that_dies_is_not_why_a_daemon_fails_and_is_tried_again_later(
     found = store_for(needs.settings(), place.engine, place.owner)
     assert found is not None
     assert_filled(needs, place, found.volume)
+
+
+# -- what is to be in it changes meanwhile
+
+
+def test_a_built_image_that_is_cleared_away_before_it_is_loaded_is_built_again(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded, read = images.bring, tarball.read
+    gone: list[str] = []
+
+    def gone_before(wanted: Path, *how: Any) -> dict[str, str]:
+        if not gone:
+            gone.append("before it is looked into")
+            assert results.remove_unused(days=0) > 0
+        return loaded(wanted, *how)
+
+    def gone_after(path: Path) -> Any:
+        found = read(path)
+        if len(gone) == 1:
+            gone.append("before it is opened")
+            assert results.remove_unused(days=0) > 0
+        return found
+
+    monkeypatch.setattr(images, "bring", gone_before)
+    monkeypatch.setattr(tarball, "read", gone_after)
+    context = write(tmp_path / "app", "FROM scratch\nCOPY Dockerfile /\n")
+    found = store_for(place.settings(builds=(Build(context, tag="app:gone"),)), place.engine, place.owner)
+    assert found is not None
+    try:
+        assert gone == ["before it is looked into", "before it is opened"]
+        assert (list(found.images), found.refused) == (["app:gone"], "")
+        assert len(names_of(place.engine, found.key)) == 2, "its data and its entry, and nothing of the attempts before"
+    finally:
+        store.let_go()
+        assert store.remove(place.engine, found)
+
+
+def test_what_changes_each_time_it_is_filled_is_an_error_that_says_what_to_do_and_leaves_nothing(
+    needs: Needs, place: Workplace, host: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = images.bring
+
+    def bring_and_tag_anew(*how: Any) -> dict[str, str]:
+        found = loaded(*how)
+        host.images.get(IMAGE).tag(needs.image)
+        return found
+
+    monkeypatch.setattr(images, "bring", bring_and_tag_anew)
+    monkeypatch.setattr(fill, "_ATTEMPTS", 1)
+    with pytest.raises(ImageStoreError) as caught:
+        store_for(needs.settings(), place.engine, place.owner)
+    assert str(caught.value) == (
+        f"the image store for {needs.image} cannot be filled: they changed, or were cleared away, while it was filled, "
+        "1 times\n  cure: Find what tags, builds, writes or removes them meanwhile, such as another run, and let it "
+        "wait; leave out of a build with .dockerignore what others write to."
+    )
+    assert needs.volumes() == set()
 
 
 # -- what counts, on an engine that nobody else uses; nothing is filled here
