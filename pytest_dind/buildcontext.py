@@ -7,18 +7,22 @@ import io
 import os
 import stat
 import tarfile
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar, cast
 
 from .build import Build
 from .dockerfile import Needed, needed
 from .errors import ImageBuildError
 
+_Result = TypeVar("_Result")
+
 _CHUNK = 1024 * 1024
 _READING = "reading its context"
+_PACKING = "packing its context"
 #: Neither followed nor waited for, should a file have become a link or a pipe since it was looked at.
 _AS_IT_IS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -44,6 +48,36 @@ class _Hashing:
         """Hash what nobody has read."""
         while self._left:
             self.read()
+
+
+class _Packing:
+    """A temporary file that is written; what goes wrong there is told from what goes wrong with what is read."""
+
+    def __init__(self, file: IO[bytes], build: Build) -> None:
+        self._file = file
+        self._build = build
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def write(self, data: bytes, /) -> int:
+        return self._told(lambda: self._file.write(data))
+
+    def flush(self) -> None:
+        self._told(self._file.flush)
+
+    def _told(self, do: Callable[[], _Result]) -> _Result:
+        try:
+            return do()
+        except OSError as error:
+            # Else what is still buffered is written when it is closed, which fails again, and that would be raised.
+            getattr(self._file, "raw", self._file).close()
+            place = tempfile.gettempdir()
+            reason = (
+                f"cannot write it to a temporary file in {place}: {error.strerror or error}. Make room there, set "
+                "TMPDIR to where there is some, or leave out with .dockerignore what the build does not need"
+            )
+            raise ImageBuildError(str(self._build), _PACKING, reason) from error
 
 
 #: Called with a path, what it is, where a link leads, and the content of a file.
@@ -116,11 +150,13 @@ class Context:
     def write(self, target: IO[bytes], below: str = "", also: Mapping[str, str] | None = None) -> str:
         """Write it as a tar file, everything root's; return the digest of what was written.
 
+        :param target: A temporary file; closed, if it cannot be written.
         :param below: Where in the archive: a directory with its slash.
         :param also: Further files of the archive by path, in the place of those in the context.
         """
         also = also or {}
-        with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        packing = _Packing(target, self.build)
+        with tarfile.open(fileobj=cast("IO[bytes]", packing), mode="w", format=tarfile.GNU_FORMAT) as tar:
 
             def add(path: str, info: os.stat_result, link: str, content: _Hashing | None) -> None:
                 if below + path not in also:
@@ -132,6 +168,7 @@ class Context:
                 entry = tarfile.TarInfo(name)
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
+        packing.flush()
         return digest
 
     def _walk(self, visit: _Visit) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import socket
 import tarfile
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -138,6 +141,34 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(app: Path, monkeypatch: p
     monkeypatch.setattr(os, "open", refuse)  # root may read everything
     with pytest.raises(ImageBuildError, match=r"cannot read src/main\.py: Permission denied\. Leave it out with"):
         context(app).digest()
+
+
+@pytest.mark.parametrize("size", [100_000, 100], ids=["in the middle", "at the end"])
+def test_a_temporary_directory_without_room_is_not_taken_for_a_file_that_cannot_be_read(app: Path, size: int) -> None:
+    (app / "data").write_bytes(bytes(size))
+
+    def pack() -> None:
+        with tempfile.TemporaryFile() as file, files_of_at_most(4096):
+            context(app).write(file)
+
+    with pytest.raises(ImageBuildError) as caught:
+        pack()
+    assert str(caught.value) == (
+        f"building {app} failed at packing its context: cannot write it to a temporary file in "
+        f"{tempfile.gettempdir()}: File too large. Make room there, set TMPDIR to where there is some, or leave out "
+        "with .dockerignore what the build does not need"
+    )
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Have the kernel refuse to write more to any file, as it does where there is no room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_file_that_vanishes_meanwhile_counts_as_not_there(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
