@@ -8,25 +8,17 @@ from typing import NoReturn
 
 import pytest
 
-from . import workers
-from .errors import (
-    DindError,
-    EngineRefusedError,
-    HostEngineError,
-    ImageBuildError,
-    ImageNotFoundError,
-    ImageStoreError,
-    LockTimeoutError,
-)
+from . import errors, workers
+from .errors import DindError
 
 #: What every daemon of the run will meet alike: one message and the end, and not an error in each test.
 HOPELESS = (
-    EngineRefusedError,
-    HostEngineError,
-    ImageBuildError,
-    ImageNotFoundError,
-    ImageStoreError,
-    LockTimeoutError,
+    errors.EngineRefusedError,
+    errors.HostEngineError,
+    errors.ImageBuildError,
+    errors.ImageNotFoundError,
+    errors.ImageStoreError,
+    errors.LockTimeoutError,
 )
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
-from typing import Any
 
-from . import broken
+from . import broken, inside
 from .build import Build
 from .buildcontext import Context
 from .buildoutput import Output
@@ -129,26 +127,27 @@ def _run(daemon: Workshop, argv: list[str], say: Callable[[str], None]) -> int:
 
     :raises DaemonStateError: the daemon ended meanwhile.
     """
-    api = daemon.life.engine.api
+    lines = _Lines(say)
     try:
-        execution = api.exec_create(daemon.life.name, argv, environment=dict(_ENVIRONMENT))["Id"]
-        url = f"{api.base_url}/v{api.api_version}/exec/{execution}/start"
-        with api.post(url, json={"Detach": False, "Tty": False}, stream=True, timeout=None) as answer:
-            answer.raise_for_status()
-            for line in _lines(answer.raw):
-                say(line)
-        while (state := api.exec_inspect(execution))["Running"] or state["ExitCode"] is None:
-            time.sleep(0.01)
+        code = inside.stream(daemon.life.engine.api, daemon.life.name, argv, lines.add, _ENVIRONMENT)
     except broken.connection() as error:  # which the engine's own answers are, too
         raise DaemonStateError(f"{daemon.life.name} ended while it was building: {error}") from error
-    return int(state["ExitCode"])
+    lines.end()
+    return code
 
 
-def _lines(stream: Any) -> Iterator[str]:
-    """Yield the lines of both streams: a header of 8 bytes, whose last 4 are a length, then text."""
-    partial = b""
-    while len(header := stream.read(8)) == 8:  # noqa: PLR2004
-        *lines, partial = (partial + stream.read(int.from_bytes(header[4:], "big"))).split(b"\n")
-        yield from (line.decode(errors="replace").rstrip("\r") for line in lines)
-    if partial:
-        yield partial.decode(errors="replace")
+class _Lines:
+    """Output, cut into lines."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._partial = b""
+
+    def add(self, part: bytes) -> None:
+        *lines, self._partial = (self._partial + part).split(b"\n")
+        for line in lines:
+            self._say(line.decode(errors="replace").rstrip("\r"))
+
+    def end(self) -> None:
+        if self._partial:
+            self._say(self._partial.decode(errors="replace"))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .answers import inspect_image
 from .context import engine_address, root_cause
 from .diagnosis import diagnose
 from .errors import EngineRefusedError, HostEngineError, ImageNotFoundError
@@ -90,15 +91,12 @@ class HostEngine:
 
     def image(self, name: str) -> Mapping[str, Any] | None:
         """Return what the engine knows of an image; None if it has not got it."""
-        from docker.errors import APIError, NotFound  # noqa: PLC0415
+        from docker.errors import APIError  # noqa: PLC0415
 
         try:
-            answer: Mapping[str, Any] = self.api.inspect_image(name)
-        except NotFound:
-            return None
+            return inspect_image(self.api, name)
         except APIError as error:  # a name that no engine would take
             raise ImageNotFoundError(name, f"the host engine says: {error.explanation}") from error
-        return answer
 
     def require_image(self, name: str, check: Callable[[], object] = lambda: None) -> None:
         """Have an image on the host engine: pulled, if it is not there.

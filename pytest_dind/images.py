@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import broken, progress, pulling, tarball
+from .answers import inspect_image
 from .errors import DindWarning, ImageNotFoundError
 from .host import HostEngine
 
@@ -73,7 +74,7 @@ def bring(
     on_host = engine.image(wanted)
     if on_host is not None:
         return {wanted: bringing.from_host(wanted, on_host)}
-    inside = _inspect(client.api, wanted)
+    inside = inspect_image(client.api, wanted)
     if inside is not None:
         return {wanted: str(inside["Id"])}
     if pull == "never" or _is_id(wanted, engine):
@@ -107,7 +108,7 @@ class _Bringing:
     check: Callable[[], object]
 
     def from_host(self, name: str, on_host: Mapping[str, Any]) -> str:
-        inside = _inspect(self.api, name)
+        inside = inspect_image(self.api, name)
         if inside is not None and _is_same(inside, on_host):
             return str(inside["Id"])
         if "@" in name and self.pull != "never":
@@ -120,7 +121,7 @@ class _Bringing:
         loaded = self._load(name, self.engine.save(name))
         has_tag = tarball.familiar(name) in (on_host["RepoTags"] or ())
         for known_as in (name,) if has_tag else (name, on_host["Id"], *loaded):
-            inside = _inspect(self.api, known_as)
+            inside = inspect_image(self.api, known_as)
             if inside is not None and _is_same(inside, on_host):
                 return str(inside["Id"])
         there = inside["Id"] if inside else "nothing of that name"
@@ -146,7 +147,7 @@ class _Bringing:
         return found
 
     def _checked(self, path: Path, name: str, contents: Collection[tuple[str, ...]] | None = None) -> str:
-        inside = _inspect(self.api, name)
+        inside = inspect_image(self.api, name)
         if inside is None or not (contents is None or tuple(inside["RootFS"].get("Layers") or ()) in contents):
             there = f"another image, {inside['Id']}" if inside else "nothing of that name"
             raise ImageNotFoundError(str(path), f"it holds {name}, and the daemon that has loaded it has {there}")
@@ -164,7 +165,7 @@ class _Bringing:
         return self._id_inside(name)
 
     def _id_inside(self, name: str) -> str:
-        inside = _inspect(self.api, name)
+        inside = inspect_image(self.api, name)
         if inside is None:
             raise ImageNotFoundError(name, "the daemon says that it has pulled it, and then does not know it")
         return str(inside["Id"])
@@ -240,13 +241,3 @@ def _is_id(name: str, engine: HostEngine) -> bool:
 
 def _digits(name: str) -> str:
     return name.removeprefix("sha256:")
-
-
-def _inspect(api: Any, name: str) -> Mapping[str, Any] | None:
-    from docker.errors import NotFound  # noqa: PLC0415
-
-    try:
-        answer: Mapping[str, Any] = api.inspect_image(name)
-    except NotFound:
-        return None
-    return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -42,24 +42,36 @@ def published_port(client: docker.DockerClient, container: Container | str, port
 
 def run(api: Any, container: str, argv: list[str], environment: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Run a command in a container; return its exit code and its output."""
+    said: list[bytes] = []
+    code = stream(api, container, argv, said.append, environment)
+    return code, b"".join(said).decode(errors="replace")
+
+
+def stream(
+    api: Any,
+    container: str,
+    argv: list[str],
+    say: Callable[[bytes], object],
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Run a command in a container, with `say` called for what it puts out, as that comes; return its exit code."""
     execution = api.exec_create(container, argv, environment=environment)["Id"]
     # Not api.exec_start, which now and then loses the first output: https://github.com/docker/docker-py/issues/3332
     url = f"{api.base_url}/v{api.api_version}/exec/{execution}/start"
-    answer = api.post(url, json={"Detach": False, "Tty": False}, timeout=None)
-    answer.raise_for_status()
+    with api.post(url, json={"Detach": False, "Tty": False}, stream=True, timeout=None) as answer:
+        api._raise_for_status(answer)  # noqa: SLF001 (with the engine's own words, which requests leaves out)
+        for part in _frames(answer.raw):
+            say(part)
     # Its output may end before it does, and what the engine knows of its end comes later still.
     while (state := api.exec_inspect(execution))["Running"] or state["ExitCode"] is None:
         time.sleep(0.01)
-    return int(state["ExitCode"]), b"".join(_frames(answer.content)).decode(errors="replace")
+    return int(state["ExitCode"])
 
 
-def _frames(data: bytes) -> Iterator[bytes]:
+def _frames(output: Any) -> Iterator[bytes]:
     """Yield what both streams said, in the order it came: a header of 8 bytes, whose last 4 are a length, then text."""
-    start = 0
-    while start < len(data):
-        end = start + 8 + int.from_bytes(data[start + 4 : start + 8], "big")
-        yield data[start + 8 : end]
-        start = end
+    while len(header := output.read(8)) == 8:  # noqa: PLR2004
+        yield output.read(int.from_bytes(header[4:], "big"))
 
 
 def packed(source: Path | str, target: str) -> bytes:

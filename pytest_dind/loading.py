@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from . import broken
+from .answers import inspect_image
 from .errors import ImageNotFoundError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def load(archive: Path, name: str, identity: str, client: docker.DockerClient) -
     :raises ImageNotFoundError: the daemon cannot load it.
     """
     api: Any = client.api
-    inside = _inspect(api, identity)
+    inside = inspect_image(api, identity)
     if inside is not None:
         # Its name may be another image's by now.
         if name not in (inside["RepoTags"] or ()):
@@ -37,7 +38,7 @@ def load(archive: Path, name: str, identity: str, client: docker.DockerClient) -
     with archive.open("rb") as file:
         # Without a layer that was there a moment ago it fails; then as a whole.
         failure = _load(api, _lacking(file, api)) and _load(api, _whole(file))
-    inside = _inspect(api, name)
+    inside = inspect_image(api, name)
     if failure or inside is None:
         raise ImageNotFoundError(name, f"the daemon cannot load what was built: {failure or 'it then has it not'}")
     return str(inside["Id"])
@@ -109,20 +110,10 @@ def _layers_inside(api: Any) -> Iterator[list[str]]:
     if any("containerd" in str(value) for _, value in api.info()["DriverStatus"] or ()):
         return  # The containerd store wants every part of an image that is named to be there, or in the archive.
     for image in api.images():
-        inside = _inspect(api, image["Id"])
+        inside = inspect_image(api, image["Id"])
         yield (inside or {}).get("RootFS", {}).get("Layers") or []
 
 
 def _common(one: list[str], other: list[str]) -> int:
     same = [mine == theirs for mine, theirs in zip(one, other, strict=False)]
     return (*same, False).index(False)
-
-
-def _inspect(api: Any, name: str) -> Mapping[str, Any] | None:
-    from docker.errors import NotFound  # noqa: PLC0415
-
-    try:
-        answer: Mapping[str, Any] = api.inspect_image(name)
-    except NotFound:
-        return None
-    return answer
