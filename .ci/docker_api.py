@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import docker
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 
 from pytest_dind.labels import OURS, ROLE, Ownership
 from pytest_dind.locks import host_id, is_dead
@@ -39,22 +40,34 @@ def pull(client: docker.DockerClient, args: argparse.Namespace) -> None:
 
 
 def adopt(client: docker.DockerClient, args: argparse.Namespace) -> None:
-    """Make an image of the root file system that comes as a tar on standard input."""
+    """Make an image of the root file system that comes as a tar on standard input; it replaces one of that name."""
+    before = _id_of(client, args.image)
     repository, _, tag = args.image.partition(":")
     client.api.import_image_from_data(_blocks(sys.stdin.buffer), repository=repository, tag=tag, changes=args.change)
     client.images.get(args.image)  # the engine reports a failed import in a text that the SDK does not read
+    _replaced(client, before, args.image)
 
 
 def build(client: docker.DockerClient, args: argparse.Namespace) -> None:
     """Build a folder with a Dockerfile; the image that had the name before is removed."""
-    try:
-        before = client.images.get(args.image).id
-    except ImageNotFound:
-        before = None
+    before = _id_of(client, args.image)
     arguments = dict(pair.split("=", 1) for pair in args.build_arg)
-    image, _ = client.images.build(path=str(args.context), tag=args.image, buildargs=arguments, rm=True, forcerm=True)
-    if before not in {None, image.id}:
-        client.images.remove(before)
+    client.images.build(path=str(args.context), tag=args.image, buildargs=arguments, rm=True, forcerm=True)
+    _replaced(client, before, args.image)
+
+
+def _id_of(client: docker.DockerClient, image: str) -> str | None:
+    try:
+        return client.images.get(image).id
+    except ImageNotFound:
+        return None
+
+
+def _replaced(client: docker.DockerClient, before: str | None, image: str) -> None:
+    """Remove what had the name before, unless somebody uses it still."""
+    if before not in {None, _id_of(client, image)}:
+        with suppress(APIError):
+            client.images.remove(before)
 
 
 def tags(client: docker.DockerClient, args: argparse.Namespace) -> None:
