@@ -20,8 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         engine = HostEngine.connect()
         try:
             _prune(engine, dry_run=chosen.dry_run)
-        except OSError as error:  # docker-py's errors are OSErrors; it answered a moment ago
-            raise engine.ceased(error) from error
+        except OSError as error:  # of docker-py, or of files
+            raise engine.failure(error) from error
         finally:
             engine.close()
     except DindError as error:

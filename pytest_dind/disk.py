@@ -24,7 +24,9 @@ class Kept:
         text = f"image stores: {_count(self.stores)}" if self.stores else ""
         if self.removed:
             text += f"{'; ' if text else 'image stores: '}removed {_count(self.removed)}, not used any more"
-        return text or (f"not all image stores could be looked at: {self.failed}" if self.failed else "")
+        if self.failed:
+            text += f"{'; ' if text else ''}not all could be looked at that outlives a run: {self.failed}"
+        return text
 
 
 def tidy(engine: HostEngine, keep_days: float, project: str, used: Collection[str]) -> Kept:
@@ -33,6 +35,14 @@ def tidy(engine: HostEngine, keep_days: float, project: str, used: Collection[st
     :param used: The keys of the stores that this run has used.
     """
     kept = Kept()
+    try:
+        _tidy(engine, keep_days, project, used, kept)
+    except OSError as error:  # of docker-py, or of files; what tests found is not to be lost for this
+        kept.failed = str(engine.failure(error))
+    return kept
+
+
+def _tidy(engine: HostEngine, keep_days: float, project: str, used: Collection[str], kept: Kept) -> None:
     stores = store.all_stores(engine)
     for one in stores:
         ours = one.project == project
@@ -44,7 +54,6 @@ def tidy(engine: HostEngine, keep_days: float, project: str, used: Collection[st
     if keep_days > 0:  # Those are other projects' too, and 0 is said for this one.
         buildcache.remove_all(engine, older_than_days=keep_days)
         results.remove_unused(keep_days)
-    return kept
 
 
 def _is_superseded(one: Store, stores: Iterable[Store], used: Collection[str]) -> bool:

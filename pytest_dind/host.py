@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .answers import inspect_image
+from .answers import inspect_image, why_not
 from .context import engine_address, root_cause
 from .diagnosis import diagnose
-from .errors import EngineRefusedError, HostEngineError, ImageNotFoundError
+from .errors import DindError, EngineRefusedError, HostEngineError, ImageNotFoundError
 from .labels import OURS
 from .pulling import pull
 
@@ -189,11 +189,13 @@ class HostEngine:
             cause, cure = (known.cause, known.cure) if known else ("", "")
             raise EngineRefusedError(container, answer, cause, cure) from error
         except OSError as error:
-            raise self.ceased(error) from error
+            raise self.failure(error) from error
 
-    def ceased(self, error: OSError) -> HostEngineError:
-        """Return the error for an engine that answered before; docker-py's connection errors are OSErrors."""
-        return HostEngineError(f"the Docker engine at {self.address} has ceased to answer: {error}")
+    def failure(self, error: OSError) -> DindError:
+        """Return our own error for one of docker-py's, which says what the engine does, or of this machine's files."""
+        return why_not(self.address, error)
+
+    ceased = failure
 
     def container(self, container: str) -> Mapping[str, Any] | None:
         """Return what the engine knows of a container; None if it is gone."""

@@ -154,8 +154,8 @@ class Session:
             for settings in self.settings:
                 engine.require_image(engine.image_named(settings.image))
             self._header = report.header(engine, self.settings, sweep(engine))
-        except OSError as error:  # it answered a moment ago
-            raise engine.ceased(error) from error
+        except OSError as error:  # of docker-py, or of files
+            raise engine.failure(error) from error
 
     def enter_environ(self) -> None:
         """Have the worker's daemon in os.environ; where that was done early, say what was not known then."""

@@ -40,12 +40,12 @@ def sweep(engine: HostEngine, *, dry_run: bool = False) -> Swept:
     """Remove what dead owners left: containers with their volumes, networks, volumes, socket directories.
 
     :param dry_run: Only count what would be removed.
-    :raises HostEngineError: the engine no longer answers.
+    :raises HostEngineError: the engine no longer answers, or with an error.
     """
     try:
         return _remove(engine, _is_leftover, dry_run=dry_run)
-    except OSError as error:  # requests' errors are OSErrors, docker-py's are requests'
-        raise engine.ceased(error) from error
+    except OSError as error:  # of docker-py, or of files
+        raise engine.failure(error) from error
 
 
 def sweep_run(engine: HostEngine, run: str) -> Swept:
@@ -54,8 +54,8 @@ def sweep_run(engine: HostEngine, run: str) -> Swept:
         return _remove(engine, lambda ours: ours.run == run and _is_leftover(ours))
     except OSError as error:
         # The run is over: what its tests found is not to be lost for this.
-        failure = f"what is left on the host engine at {engine.address}, which no longer answers ({error}); "
-        return Swept(failed=[f"{failure}the next run removes it"])
+        what = f"what is left on the host engine at {engine.address}; the next run removes it"
+        return Swept(failed=[f"{what} ({engine.failure(error)})"])
 
 
 def _is_leftover(ours: Ownership) -> bool:

@@ -133,8 +133,24 @@ def test_with_nothing_to_be_kept_only_the_stores_of_this_project_go(engine: Host
     assert left(engine) == {theirs.key}
 
 
-def test_what_cannot_be_looked_at_is_said() -> None:
-    assert str(Kept(failed="it is gone")) == "not all image stores could be looked at: it is gone"
+def test_what_cannot_be_looked_at_is_said_and_so_is_whose_fault_that_is(engine: HostEngine, short_tmp: Path) -> None:
+    one = made(engine)
+    in_the_way = builds_dir() / "a.tar"
+    in_the_way.mkdir()  # which not even root can remove as a file
+    os.utime(in_the_way, (0, 0))
+    said = "not all could be looked at that outlives a run"
+    local = f"{said}: a file of this machine cannot be read or written: [Errno "
+    assert str(tidy(engine, 7, "/ours", ())).startswith(f"image stores: 1 with 1 MB; {local}")
+    assert store.remove(engine, one)
+    gone = HostEngine(docker.DockerClient(f"unix://{short_tmp}/no.sock", version="1.41"), f"unix://{short_tmp}/no.sock")
+    assert str(tidy(gone, 7, "/ours", ())) == (
+        f"{said}: the Docker engine at unix://{short_tmp}/no.sock has ceased to answer: "
+        "[Errno 2] No such file or directory"
+    )
+    gone.close()
+
+
+def test_what_is_kept_is_counted() -> None:
     assert str(Kept()) == ""
     assert [in_bytes(size) for size in (0, 999, 1000, 1_500_000, 2_340_000_000)] == [
         "0 bytes",

@@ -9,10 +9,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
 
 from pytest_dind import HostEngineError
 from pytest_dind.host import HostEngine
+from pytest_dind.sweep import sweep
 
 from .servers import Door, Handler
 
@@ -29,7 +31,7 @@ class Engine(Handler):
             version = {"Version": "20.10.0", "ApiVersion": self.api_version, "MinAPIVersion": "1.12"}
             self.answer(200, json.dumps(version).encode())
         else:
-            self.answer(404, b'{"message": "page not found"}')
+            self.answer(500, b'{"message": "its database is locked"}')
 
 
 @pytest.fixture
@@ -110,3 +112,32 @@ def test_docker_host_counts_more_than_a_context(socket: Path, monkeypatch: pytes
         HostEngineError, match=r"^no Docker engine answers at unix:///nowhere.sock \(from DOCKER_HOST\)"
     ):
         HostEngine.connect()
+
+
+def test_an_engine_that_answers_with_an_error_is_told_from_one_that_does_not_answer(
+    socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    with Door.opened(socket, Engine):
+        engine = HostEngine.connect()
+        with pytest.raises(HostEngineError) as caught:
+            sweep(engine)
+        assert (
+            str(caught.value) == f"the Docker engine at unix://{socket} answers with an error: its database is locked"
+        )
+    engine.close()
+    socket.unlink()
+    with pytest.raises(HostEngineError) as caught:
+        sweep(engine)
+    assert str(caught.value) == (
+        f"the Docker engine at unix://{socket} has ceased to answer: [Errno 2] No such file or directory"
+    )
+
+
+def test_a_disk_of_this_machine_that_is_full_is_not_the_engines_failure(socket: Path) -> None:
+    engine = HostEngine(docker.DockerClient(f"unix://{socket}", version="1.41"), f"unix://{socket}")
+    with pytest.raises(OSError) as caught, open("/dev/full", "wb", buffering=0) as full:  # noqa: PT011, PTH123
+        full.write(b"more")
+    failure = engine.failure(caught.value)
+    assert not isinstance(failure, HostEngineError)
+    assert str(failure) == "a file of this machine cannot be read or written: [Errno 28] No space left on device"
