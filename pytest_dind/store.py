@@ -190,7 +190,8 @@ def hold(key: str) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # Shared by all users; whoever removes wants it alone. A file is of several keys, which only makes that careful.
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        _holds[path] = descriptor
+        if _holds.setdefault(path, descriptor) != descriptor:  # Another thread was faster.
+            os.close(descriptor)
 
 
 def let_go() -> None:

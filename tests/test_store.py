@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -560,6 +562,28 @@ def test_a_store_that_a_process_uses_is_not_removed(engine: HostEngine, key: str
     store.let_go()
     assert store.remove(engine, used)
     assert names_of(engine, key) == set()
+
+
+def test_a_store_that_two_threads_begin_to_use_at_once_is_let_go_of_by_both(
+    engine: HostEngine, key: str, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = completed(engine, key, place)
+    both, lock = threading.Barrier(2), fcntl.flock
+
+    def lock_together(descriptor: int, how: int) -> None:
+        both.wait(PATIENCE)
+        lock(descriptor, how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", lock_together)
+        threads = [threading.Thread(target=store.hold, args=(key,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert not store.remove(engine, used)
+    store.let_go()
+    assert store.remove(engine, used)
 
 
 def test_a_store_that_a_daemon_of_another_machine_uses_is_not_removed(
