@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from lzma import LZMAError
@@ -17,6 +19,8 @@ from .errors import ImageNotFoundError
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 #: Bytes of a manifest or configuration at most, as registries have it; a member of more is a layer.
 _MOST = 4 * 1024**2
+#: Seconds after a change in which another may come and not be seen, at most: FAT's clock ticks every other second.
+_FRESH = 2.0
 _BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, LZMAError, ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -122,11 +126,23 @@ def _compression(path: Path) -> str:
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
 
 
+#: Every daemon of a process may be asked for the same file, which may be large.
+_hashes: dict[tuple[object, ...], str] = {}
+
+
 def _hash_of_file(path: Path) -> str:
-    found = hashlib.sha256()
     with path.open("rb") as file:
+        info = os.fstat(file.fileno())
+        # The last of them cannot be set back, as a copy may do with the one before.
+        same = (path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        if same in _hashes:
+            return _hashes[same]
+        found = hashlib.sha256()
         while chunk := file.read(1024**2):
             found.update(chunk)
+    # Two changes within one tick of a file system's clock look like one.
+    if time.time() - info.st_ctime > _FRESH:
+        _hashes[same] = found.hexdigest()
     return found.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import tarfile
 import time
@@ -108,6 +109,35 @@ def test_a_large_file_is_not_read_to_tell_it_from_others(tmp_path: Path) -> None
     assert tarball.identity(path) == tarball.identity(tmp_path / "small.tar")
     assert tarball.read(path) == {"a:1": frozenset([(ONE.diff_id,)])}
     assert time.monotonic() - begun < 1
+
+
+def bytes_read() -> int:
+    """What this process has read so far, from whatever file."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_a_compressed_file_is_read_once_for_all_daemons_and_anew_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_for(path: Path) -> tuple[str, int]:
+        before = bytes_read()
+        return tarball.identity(path), bytes_read() - before
+
+    size = 4 * 1024**2
+    path = tmp_path / "a.tar.zst"
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(size))
+    # Written just now: it may change again and look the same.
+    assert [read_for(path)[1] > size for _ in range(2)] == [True, True]
+    monkeypatch.setattr(tarball, "_FRESH", -1.0)
+    first, _ = read_for(path)
+    again, read = read_for(path)
+    assert again == first
+    assert read < size / 10
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    time.sleep(0.02)
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(size - 1) + b"1")
+    os.utime(path, ns=times)
+    assert read_for(path)[0] != first
 
 
 def test_of_a_file_that_this_python_cannot_uncompress_it_says_nothing_and_yet_tells_it_from_others(
