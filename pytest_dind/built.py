@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import builder, images, loading, locks, results
+from . import builder, images, loading, locks, results, tarball
 from .build import Build
 from .buildcontext import Context
 from .errors import ImageBuildError
@@ -82,8 +85,10 @@ class _Plan:
     identity: str
     #: What it is for, whatever the state of that: of one purpose one image is kept.
     purpose: str
-    #: What it is built on that has to be built itself.
-    bases: tuple[Build, ...]
+    #: What it is built on that has to be built itself, with the identity of each.
+    builds: Mapping[Build, str]
+    #: Files to preload that hold, or may hold, what it is built on, with the identity of each.
+    files: Mapping[Path, str]
 
     @classmethod
     def of(
@@ -94,21 +99,54 @@ class _Plan:
         context = Context(build, f"linux/{engine.version['Arch']}")
         how = [build.tag, build.target, sorted(build.buildargs.items()), builder.layout(settings, engine)]
         digest = context.digest()
-        on: dict[str, str] = {}
-        bases = []
+        on: dict[str, Sequence[str]] = {}
+        builds: dict[Build, str] = {}
+        files: dict[Path, str] = {}
         ours = {familiar(one.tag): one for one in settings.builds if one.tag} | _asked
         for name in context.needed.all:
             base = ours.get(familiar(name))
             if base is not None and base.tag != build.tag and base not in above:
-                on[name] = cls.of(base, engine, settings, owner, above | {build}).identity
-                bases.append(base)
+                builds[base] = cls.of(base, engine, settings, owner, above | {build}).identity
+                on[name] = [builds[base]]
+            elif holders := _files_with(name, engine, settings):
+                files |= {path: tarball.identity(path) for path in holders}
+                on[name] = [files[path] for path in holders]
             else:
-                on[name] = images.identity(name, engine, settings.pull)
+                on[name] = [images.identity(name, engine, settings.pull)]
         # What is pulled anew in each run is of that run.
         run = owner.run if settings.pull == "always" and on else ""
         identity = _hash(_LAYOUT, digest, context.dockerfile, context.dockerignore, how, on, run)
         purpose = _hash(str(build.path), str(build.dockerfile), settings.image, how)
-        return cls(context, digest, identity, purpose, tuple(bases))
+        # Of two that hold the same name, the daemons' images come from the last one, and so must the builder's.
+        in_order = {path: files[path] for path in settings.preload if isinstance(path, Path) and path in files}
+        return cls(context, digest, identity, purpose, builds, in_order)
+
+    def files_changed(self) -> bool:
+        """Whether a file is not the one any more that it was planned with."""
+        return any(tarball.identity(path) != identity for path, identity in self.files.items())
+
+
+def _files_with(name: str, engine: HostEngine, settings: Settings) -> Sequence[Path]:
+    """Return the file to preload that holds an image; if none surely does, all that may, unless the engine has it."""
+    files = {path: _names_in(path, *_state_of(path)) for path in settings.preload if isinstance(path, Path)}
+    sure = [path for path, names in files.items() if names is not None and familiar(name) in names]
+    if sure or not files or engine.image(name) is not None:
+        return sure[-1:]
+    return [path for path, names in files.items() if names is None]
+
+
+@lru_cache
+def _names_in(path: Path, *_state: int) -> Collection[str] | None:
+    """Return the names in a file; None if only an engine can read it. A compressed one is read to its end: once."""
+    return tarball.read(path)
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    try:
+        info = path.stat()
+    except OSError:  # `tarball.read` says so
+        return ()
+    return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def _hash(*what: object) -> str:
@@ -122,7 +160,9 @@ def _built_once(plan: _Plan, engine: HostEngine, settings: Settings, owner: Owne
     if before is not None and before.run == owner.run:
         raise before.error
     # Before the lock is taken: one lock of a kind at a time, as two names may share one.
-    bases = [tar_of(base, engine, settings, owner).path for base in plan.bases]
+    bases = {base: tar_of(base, engine, settings, owner) for base in plan.builds}
+    if {base: found.identity for base, found in bases.items()} != plan.builds:
+        return None
     with locks.held(f"build-{identity}", f"building {build}", settings.lock_timeout, owner.worker):
         found = results.find(identity)
         if found is not None:
@@ -132,9 +172,10 @@ def _built_once(plan: _Plan, engine: HostEngine, settings: Settings, owner: Owne
             raise failure.error  # It failed while we waited.
         written = results.draft(identity)
         try:
-            job = builder.Job(plan.context, build.tag or f"{builder.UNNAMED}:{identity[:12]}", bases, written)
+            files = [*plan.files, *(base.path for base in bases.values())]
+            job = builder.Job(plan.context, build.tag or f"{builder.UNNAMED}:{identity[:12]}", files, written)
             done = builder.build(job, settings, engine, owner)
-            if done.digest != plan.digest:
+            if done.digest != plan.digest or plan.files_changed():
                 return None
             return results.add(identity, plan.purpose, written, job.tag, done.image)
         except ImageBuildError as error:
