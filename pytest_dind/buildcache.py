@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from .labels import OURS, ROLE
 from .locks import host_id
 from .places import builds_dir
 from .store import remove_volume
+from .tarball import familiar
 
 #: Characters of a key in the names of volumes.
 _SHORT = 16
+#: Hours after which a builder gives up what it has not used.
+_KEEP = 168
 
 
 def newest(engine: HostEngine, key: str) -> str:
@@ -40,6 +44,50 @@ def make(engine: HostEngine, volume: str) -> None:
         engine.remove_and_wait(container["Id"])
     engine.api.create_volume(volume, labels={OURS: __version__, ROLE: "builder"})
     _mark(volume).touch(mode=0o600)
+
+
+def tidy(api: Any, volume: str, needed: Collection[str]) -> None:
+    """Remove from a builder what a build that was killed left running or half done, and what has long not been used.
+
+    Its images are its cache: for the classic builder what the steps made, for both what they are built on, which would
+    have to be brought again.
+
+    :param api: Of the builder's daemon.
+    :param needed: The names that the build at hand needs. Their images stay, and count as used now.
+    """
+    for container in api.containers(all=True):
+        api.remove_container(container["Id"], force=True, v=True)
+    _remove_unused_images(api, volume, {familiar(name) for name in needed})
+    api.prune_builds(filters={"unused-for": f"{_KEEP}h"}, all=True)
+
+
+def _remove_unused_images(api: Any, volume: str, needed: Collection[str]) -> None:
+    from docker.errors import APIError  # noqa: PLC0415
+
+    # The engine does not know when an image was last used. One that was not there before counts as used now.
+    before, now = _uses(volume), time.time()
+    uses = {}
+    # What was made later first: what others are built on cannot be removed before them.
+    for image in sorted(api.images(), key=lambda one: -one["Created"]):
+        names = {*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())}
+        used = now if names & {*needed} else before.get(image["Id"], now)
+        if used > now - _KEEP * 3600:
+            uses[image["Id"]] = used
+            continue
+        try:
+            api.remove_image(image["Id"], force=True)
+        except APIError:  # Something is built on it, and removed later.
+            uses[image["Id"]] = used
+    _mark(volume).write_text(json.dumps(uses), encoding="ascii")
+
+
+def _uses(volume: str) -> Mapping[str, float]:
+    """Return when each image in a builder was last used, by id, in seconds since 1970."""
+    try:
+        uses: Mapping[str, float] = json.loads(_mark(volume).read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):  # a new volume, or a record that was cut off
+        return {}
+    return uses
 
 
 def own(engine: HostEngine) -> list[str]:
@@ -85,5 +133,5 @@ def _used(volume: Mapping[str, Any]) -> float:
 
 
 def _mark(volume: str) -> Path:
-    """Return the file that is as old as the last use of a volume."""
+    """Return the file that is as old as the last use of a volume, and says when its images were used."""
     return builds_dir() / f"{volume}.used"

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from .owner import Owner
 from .settings import Settings
 from .workshop import Workshop
 
-#: How long a builder keeps what it has not used, as Docker says it.
-_UNUSED = "168h"
 #: Images of builds without a tag go by this name and their identity in the builder.
 UNNAMED = "pytest-dind/build"
 #: What decides how a daemon stores images, on its command line and in daemon.json.
@@ -49,7 +46,7 @@ class Job:
     context: Context
     #: What the image is called in the builder, and in the archive.
     tag: str
-    #: Images that it is built on and that have been built before: the files that hold them.
+    #: The files that hold images that it is built on; of those of one name the last one's.
     bases: Sequence[Path]
     #: Where the image goes, as `docker save` writes it.
     archive: Path
@@ -113,6 +110,7 @@ def _build_on(volume: str, job: Job, settings: Settings, engine: HostEngine, own
         outcome: Done | DindError
         try:
             with _limited(settings.build_timeout, job.context.build, daemon):
+                buildcache.tidy(daemon.client.api, volume, [job.tag, *job.context.needed.all])
                 outcome = _build(job, daemon, settings, engine)
         except (ImageBuildError, ImageNotFoundError) as error:
             outcome = error  # With it the builder ends in order, and keeps what it has cached.
@@ -154,7 +152,6 @@ def _limited(seconds: float, build: Build, daemon: Workshop) -> Iterator[None]:
 
 
 def _build(job: Job, daemon: Workshop, settings: Settings, engine: HostEngine) -> Done:
-    _tidy(daemon)
     by_buildkit = buildkit.is_there(daemon)
     _bring(job, by_buildkit, daemon, settings, engine)
     what = job.context.build
@@ -197,16 +194,3 @@ def _write(path: Path, chunks: Iterator[bytes]) -> None:
     with os.fdopen(descriptor, "wb") as file:
         for chunk in chunks:
             file.write(chunk)
-
-
-def _tidy(daemon: Workshop) -> None:
-    """Remove what a build that was killed left running or half done, and what has long been of no use."""
-    api: Any = daemon.client.api
-    for container in api.containers(all=True):
-        api.remove_container(container["Id"], force=True, v=True)
-    api.prune_images(filters={"dangling": True, "until": _UNUSED})
-    oldest = time.time() - 7 * 86400
-    for image in api.images(name=UNNAMED):
-        if image["Created"] < oldest:
-            api.remove_image(image["Id"], force=True)
-    api.prune_builds(filters={"unused-for": _UNUSED}, all=True)

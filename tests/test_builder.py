@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -17,6 +20,7 @@ from pytest_dind import (
     Daemon,
     DaemonStartError,
     ImageBuildError,
+    ImageNotFoundError,
     Settings,
     buildcache,
     builder,
@@ -27,7 +31,7 @@ from pytest_dind import (
 from pytest_dind.places import builds_dir
 
 from .builds import Witness, Workplace, witness_near, workplace, write
-from .conftest import IMAGE, MATRIX, nothing_new_remains
+from .conftest import BUSYBOX, IMAGE, MATRIX, nothing_new_remains
 
 pytestmark = pytest.mark.once
 
@@ -197,7 +201,10 @@ def test_only_what_comes_after_a_change_is_run_again(
     path = write(tmp_path / "app", dockerfile, data="one")
     before = tar_of(Build(path, tag="app:cached"), either)
     (path / "data").write_text("two")
+    uses = builds_dir() / f"{buildcache.newest(either.engine, builder.layout(either.settings(), either.engine))}.used"
+    uses.write_text(json.dumps({before.image: 1.0}))
     after = tar_of(Build(path, tag="app:cached"), either)
+    assert json.loads(uses.read_text())[before.image] > 1, "what is cached is needed again, and counts as used"
     assert (witness.seen[below], witness.seen[above]) == (1, 2)
     assert after.identity != before.identity
     assert after.path.exists()
@@ -252,6 +259,63 @@ def test_an_image_is_built_on_another_that_is_built(
     (below / "data").write_text("two")
     built.build_into(*asked)
     assert cat(receiver, "above:test", "/copy") == "two"
+
+
+def test_an_image_is_built_on_one_that_only_a_file_to_preload_has(
+    place: Workplace, receiver: Daemon, host: docker.DockerClient, busybox: str, tmp_path: Path
+) -> None:
+    name, other = "pytest-dind-test/filed:1", tmp_path / "other.tar"
+    filed = saved(host, busybox, name, tmp_path / "filed.tar")
+    saved(host, busybox, "pytest-dind-test/other:1", other)
+    path = write(tmp_path / "app", f"FROM {name}\nRUN echo on top >/top\n")
+    build = Build(path, tag="app:filed")
+
+    def identity(*files: Path) -> str:
+        return built.identity_of(build, place.engine, place.settings(preload=files, pull="never"), place.owner)
+
+    with pytest.raises(ImageNotFoundError, match=f"image '{name}' is nowhere"):
+        identity(other)
+    found = tar_of(build, place, preload=[filed, other], pull="never")
+    assert loading.load(found.path, "app:filed", found.image, receiver.client)
+    assert cat(receiver, "app:filed", "/top") == "on top\n"
+    assert identity(other, filed) == found.identity, "the other has nothing to do with it"
+    # The last one of the name counts, as in the daemons, and so does what the file holds now.
+    assert identity(filed, saved(host, IMAGE, name, other)) != found.identity
+    assert identity(filed) == found.identity
+    other.replace(filed)
+    assert identity(filed) != found.identity
+
+
+def saved(host: docker.DockerClient, image: str, name: str, path: Path) -> Path:
+    """Save an image under another name, which the host engine then does not know."""
+    host.images.get(image).tag(name)
+    try:
+        with path.open("wb") as file:
+            file.writelines(host.images.get(name).save(named=name))
+    finally:
+        host.images.remove(name)
+    return path
+
+
+def test_what_a_builder_has_not_used_for_a_week_is_removed_and_what_a_build_needs_is_not(place: Workplace) -> None:
+    with Daemon.start(place.settings(), engine=place.engine) as daemon:
+        api: Any = daemon.client.api
+        daemon.load(BUSYBOX)
+        for tag, base in (
+            ("old:below", BUSYBOX),
+            ("old:above", "old:below"),
+            ("new:1", BUSYBOX),
+            ("needed:1", BUSYBOX),
+        ):
+            daemon.client.images.build(fileobj=io.BytesIO(f"FROM {base}\nRUN echo {tag}\n".encode()), tag=tag)
+        api.create_container("old:above", name="left-by-one-that-was-killed")
+        ages = {"old:below": 7.1, "old:above": 7.1, "new:1": 6.9, "needed:1": 7.1, BUSYBOX: 7.1}
+        uses = {daemon.client.images.get(tag).id: time.time() - age * 86400 for tag, age in ages.items()}
+        (builds_dir() / "a-volume.used").write_text(json.dumps(uses))
+        for _ in range(2):  # What others are built on may go one build later.
+            buildcache.tidy(api, "a-volume", ["needed:1", f"docker.io/{BUSYBOX}"])
+        assert {tag for image in daemon.client.images.list() for tag in image.tags} == {"new:1", "needed:1", BUSYBOX}
+        assert api.containers(all=True) == []
 
 
 def test_layers_that_a_daemon_has_are_not_streamed_again(place: Workplace, busybox: str, tmp_path: Path) -> None:
