@@ -13,7 +13,7 @@ from .owner import Owner
 from .settings import Settings
 
 #: Raised when what boot.sh makes for adoption changes: stores of before are of no use then.
-_LAYOUT = 3
+_LAYOUT = 4
 
 
 @dataclass(frozen=True)
