@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import built, images, inside, tarball
+from . import inside
 from .build import Build
 from .container import BaseTemp, Storage
 from .environment import variables, without_misleading
-from .errors import DaemonStartError, DaemonStateError
-from .fill import is_lost, say_lost, store_for, warn_of_loading
+from .errors import DaemonStateError
 from .host import HostEngine
 from .life import Life
 from .owner import Owner
 from .settings import Settings
+from .stock import Stock, warn_of_loading
 from .store import Store
 
 if TYPE_CHECKING:
@@ -46,21 +45,14 @@ class Daemon:
         self.settings = dataclasses.replace(settings, image=engine.image_named(settings.image))
         self.engine = engine
         self.kept = False
-        #: Why its images were loaded one by one, at a price, and not adopted from a store; empty if they were not.
-        self.loaded_because = ""
         self._base_temp = base_temp
         self._pid = os.getpid()
         self._client: docker.DockerClient | None = None
         self._env: dict[str, str] = {}
         self._nested: list[Daemon] = []
         self._closes_engine = False
-        self._adopts = True
-        #: The image store that it adopts; None if it is to have no images, or lost it.
-        self.store: Store | None = None
-        self._filled_for = self.settings
-        #: What came of each file or pulled image that was brought: names inside, and ids.
-        self._brought: dict[str | Path, Mapping[str, str]] = {}
         self._life = Life.planned(engine, owner)
+        self._stock = Stock(self._life)
 
     @classmethod
     def start(
@@ -88,61 +80,19 @@ class Daemon:
 
     def _begin(self) -> None:
         try:
-            self._brought.clear()
-            if self._adopts and self.store is None:
-                self._filled_for = self.settings
-                self.store = store_for(self.settings, self.engine, self._life.owner)
-                if self.store is not None and is_lost(self.store):
-                    self.store, self._adopts = None, False
-            try:
-                self._start(self.store)
-            except DaemonStartError as error:
-                if self.store is None or self.store.refused:
-                    raise
-                # A store must never be why a run fails. If it is not why, this fails again, in the same way.
-                lost, self.store, self._adopts = self.store.volume, None, False
-                self._start(None)
-                say_lost(lost)
-                self.loaded_because = f"with {lost} inside, {error}\n  cure: pytest-dind prune removes what is broken"
+            self._stock.begin(self.settings, self._start)
         except BaseException:
             self._end()
             raise
         warn_of_loading(self.loaded_because)
 
-    def _start(self, store: Store | None) -> None:
-        storage = Storage(store=store.volume if store and not store.refused else None)
+    def _start(self, storage: Storage) -> None:
         self._life.begin(self.settings, self._base_temp, then=self._furnish, storage=storage)
 
     def _furnish(self) -> None:
         if self._env:
             self._env.update(self._variables())
-        if self.store is not None:
-            self.loaded_because = self.store.refused
-            if not self.store.refused:
-                if images.present(self.store.images, self.client):
-                    self._bring_what_came_later()
-                    return
-                # A load on top of half a store could take a layer for there that is not.
-                said = "\n".join(line for line in self.logs().splitlines() if line.startswith("pytest-dind: the image"))
-                raise DaemonStartError(self.name, "not all its images are there", said)
-        self._bring(self.settings.preload, self.settings.builds)
-
-    def _bring_what_came_later(self) -> None:
-        """Have what was wanted only after the store was chosen."""
-        assert self.store is not None
-        filled = self._filled_for
-        self._bring(
-            [image for image in self.settings.preload if image not in filled.preload],
-            [build for build in self.settings.builds if build not in filled.builds],
-        )
-
-    def _bring(self, preload: Iterable[str | Path], builds: Iterable[Build]) -> None:
-        for image in preload:
-            self._life.check_interrupted()
-            self.load(image)
-        for build in builds:
-            self._life.check_interrupted()
-            self.have_built(build)
+        self._stock.furnish(self.settings, self.client)
 
     def restart(self) -> None:
         """Start a new, empty daemon in the place of this one, which may be broken: same address, same `client`.
@@ -264,6 +214,16 @@ class Daemon:
         return variables(self.host, self._life.transport.config, ip)
 
     @property
+    def store(self) -> Store | None:
+        """The image store that it adopts; None if it is to have no images, or lost it."""
+        return self._stock.store
+
+    @property
+    def loaded_because(self) -> str:
+        """Why its images were loaded one by one, at a price, and not adopted from a store; empty if they were not."""
+        return self._stock.loaded_because
+
+    @property
     def stopped(self) -> bool:
         """Whether it was stopped, by `stop()` and not by a test that broke it."""
         return self._life.lifeline is None
@@ -309,19 +269,7 @@ class Daemon:
         :returns: Its id inside; of several in a tar file, the first one's.
         :raises ImageNotFoundError: it is nowhere.
         """
-        # What is on the host engine is compared with that every time; a file or a pull comes once.
-        known = self._known(image) if isinstance(image, Path) or self.settings.pull == "always" else None
-        if not known or not images.present(known, self.client):
-            known = images.bring(image, self.engine, self.client, self.settings.pull)
-        self._brought[image] = known
-        return next(iter(known.values()))
-
-    def _known(self, image: str | Path) -> Mapping[str, str] | None:
-        """Return what a file or a pull has brought, or what of it was adopted; None if that is not known."""
-        if image in self._brought or self.store is None or image not in self._filled_for.preload:
-            return self._brought.get(image)
-        names = tarball.read(image) or () if isinstance(image, Path) else (image,)
-        return {name: self.store.images[name] for name in names if name in self.store.images}
+        return self._stock.load(image, self.settings, self.client)
 
     def build(self, path: Path | str, **how: Any) -> str:
         """Have an image built, once for all processes that ask for the same, and in this daemon; return its id inside.
@@ -335,7 +283,7 @@ class Daemon:
 
     def have_built(self, build: Build) -> str:
         """Have what `build` makes, as an object that says all of it."""
-        return built.build_into(self.client, build, self.engine, self.settings, self._life.owner)
+        return self._stock.have_built(build, self.settings, self.client)
 
     def put(self, source: Path | str, target: str) -> None:
         """Copy a file or directory of this machine into the daemon's container, as the absolute path `target`.
@@ -361,7 +309,7 @@ class Daemon:
         settings = settings or dataclasses.replace(self.settings, network=None, runtime=None)
         engine = HostEngine(self.client, self.host)
         inner = Daemon(settings, engine, self._life.owner, self._base_temp)
-        inner._adopts = False  # A store inside would cost more than it saves, and goes with this daemon.
+        inner._stock.adopts = False  # A store inside would cost more than it saves, and goes with this daemon.
         inner._begin()
         self._nested.append(inner)
         return inner

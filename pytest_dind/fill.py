@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from . import broken, builder, built, contents, images, locks, store, workshop
 from .contents import Contents
-from .errors import DaemonStartError, DaemonStateError, DindError, DindWarning, ImageNotFoundError, ImageStoreError
+from .errors import DaemonStartError, DaemonStateError, DindError, ImageNotFoundError, ImageStoreError
 from .host import HostEngine
 from .owner import Owner
 from .settings import Settings
@@ -156,32 +155,3 @@ def _raise_if_full(error: Exception, log: str, settings: Settings) -> None:
 
 def _refused(reason: str) -> Mapping[str, Any]:
     return {"images": {}, "size": 0, "refused": reason}
-
-
-#: Volumes of stores with which a daemon of this process did not come up.
-_lost: set[str] = set()
-
-
-def say_lost(volume: str) -> None:
-    """Remember that a store cannot be adopted: the next daemons of this process are started without it at once."""
-    _lost.add(volume)
-
-
-def is_lost(one: Store) -> bool:
-    """Whether a store could not be adopted before."""
-    return one.volume in _lost
-
-
-_warned: set[str] = set()
-
-
-def warn_of_loading(reason: str) -> None:
-    """Warn, once for each reason, that images are loaded one by one and not adopted; nothing for an empty one."""
-    if not reason or reason in _warned:
-        return
-    _warned.add(reason)
-    with warnings.catch_warnings():
-        # It only costs time; where warnings are errors, this one is not, since no run is to fail for it.
-        warnings.simplefilter("always", DindWarning)
-        message = f"images are loaded into each daemon, and not adopted from an image store: {reason}"
-        warnings.warn(message, DindWarning, stacklevel=4)

@@ -13,7 +13,7 @@ from typing import Any
 import docker
 import pytest
 
-from pytest_dind import Daemon, DindWarning, Settings, container, fill, inside, store
+from pytest_dind import Daemon, DindWarning, Settings, container, fill, inside, stock, store
 from pytest_dind.host import HostEngine
 from pytest_dind.owner import Owner
 
@@ -97,8 +97,8 @@ def place(
 
 @pytest.fixture(autouse=True)
 def _no_warning_is_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fill, "_warned", set())
-    monkeypatch.setattr(fill, "_lost", set())
+    monkeypatch.setattr(stock, "_warned", set())
+    monkeypatch.setattr(stock, "_lost", set())
 
 
 def exported(daemon: Daemon, image: str) -> dict[str, File]:
