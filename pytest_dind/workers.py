@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,13 +42,27 @@ def worker_name() -> str:
 
 
 def run_id(config: pytest.Config) -> str:
-    """Return what all processes of a run share, and other runs do not."""
+    """Return what all processes of a run share, and other runs do not, not even with the same `--testrunuid`."""
+    given = getattr(config.known_args_namespace, "testrunuid", None)
+    if given is not None:
+        controller = os.getppid() if is_worker_process() else os.getpid()
+        return f"{given}.{controller}.{_start_of(controller)}"
     if is_worker_process():
         return os.environ["PYTEST_XDIST_TESTRUNUID"]
     if getattr(config.option, "testrunuid", None) is None:
         # xdist makes one up where none is given, but only when it starts its workers.
         config.option.testrunuid = secrets.token_hex(16)
     return str(config.option.testrunuid)
+
+
+def _start_of(process: int) -> str:
+    """Return when a process was started, in ticks since the machine was; empty where nobody says so."""
+    try:
+        said = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it has just been killed
+        return ""
+    # The second field is the program's name, in brackets; the start is the 22nd: proc_pid_stat(5).
+    return said.rpartition(")")[2].split()[19]
 
 
 def is_worker_process() -> bool:

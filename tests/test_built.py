@@ -21,7 +21,7 @@ from pytest_dind import Build, ImageBuildError, buildcache, builder, built, resu
 from pytest_dind.places import builds_dir
 
 from .builds import Witness, Workplace, witness_near, workplace, write
-from .conftest import IMAGE, OFFICIAL, PATIENCE, nothing_new_remains, wait_until
+from .conftest import IMAGE, OFFICIAL, PATIENCE, InnerRun, nothing_new_remains, wait_until
 
 pytestmark = pytest.mark.once
 
@@ -169,6 +169,22 @@ def test_a_build_that_fails_fails_once_for_all_who_wait_and_again_in_the_next_ru
     Asker(path, "two", tmp_path / "another.txt").answer()
     assert witness.seen["end"] == 2
     assert len(list(builds_dir().glob("*.failed"))) == 1
+
+
+def test_a_build_that_has_failed_is_tried_again_by_a_later_run_with_the_same_testrunuid(
+    inner: InnerRun, witness: Witness, busybox: str
+) -> None:
+    watched(inner.pytester.path, witness, busybox, end="exit 3")
+    inner.pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(dind_build, number):
+            dind_build("app", tag="app:fails")
+    """)
+    for run in (1, 2):
+        inner.run("--dind", "-n", "2", "--testrunuid=the-same").assert_outcomes(failed=2)
+        assert witness.seen["end"] == run, "once for all its workers"
 
 
 def test_whatever_decides_an_image_makes_another_identity(
