@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -20,6 +20,8 @@ from .options import marked, preloads, shows_only
 from .runtime import Runtime
 from .settings import Settings
 from .sweep import Swept, sweep, sweep_run
+
+Got = TypeVar("Got")
 
 
 class Session:
@@ -85,12 +87,12 @@ class Session:
     def session_daemon(self, settings: Settings) -> Daemon:
         """Return this worker's daemon; ends the run where no daemon can ever be started."""
         __tracebackhide__ = True
-        return self._asked_for(settings, self.runtime.session_daemon)
+        return self._asked_for(lambda: self.runtime.session_daemon(settings), settings)
 
     def start(self, settings: Settings) -> Daemon:
         """Start one more daemon; ends the run where no daemon can ever be started."""
         __tracebackhide__ = True
-        return self._asked_for(settings, self.runtime.start)
+        return self._asked_for(lambda: self.runtime.start(settings), settings)
 
     def start_fresh(self, item: pytest.Item, settings: Settings) -> Daemon:
         """Start one test's own daemon, as its markers say; `stop_fresh` is its undo."""
@@ -104,15 +106,12 @@ class Session:
     def build(self, daemon: Daemon, path: Path | str, **how: Any) -> str:
         """Have an image built and in a daemon; return its id there."""
         __tracebackhide__ = True
-        try:
-            return daemon.build(self.config.rootpath / path, **how)
-        except DindError as error:
-            raise error.with_traceback(None) from None
+        return self._asked_for(lambda: daemon.build(self.config.rootpath / path, **how))
 
-    def _asked_for(self, settings: Settings, start: Callable[[Settings], Daemon]) -> Daemon:
+    def _asked_for(self, get: Callable[[], Got], settings: Settings | None = None) -> Got:
         __tracebackhide__ = True
         try:
-            return start(settings)
+            return get()
         except DindError as error:
             # With settings of the test's own, or after others have come up, it is that test's error.
             if isinstance(error, HOPELESS) and settings in self.settings and not self.runtime.has_started:
@@ -199,13 +198,15 @@ class Session:
             users = (item for item in session.items if self._uses_session_daemon(item))
             self.runtime.expect(image for item in users for image in preloads(item))
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    # Within all other wrappers: where this fails before them, those of pytest fail in the teardown as well.
+    @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
         """Give the test a session daemon that works and has the images that its markers ask for."""
+        __tracebackhide__ = True
         uses = self._uses_session_daemon(item)
         # With `request` it may ask for the daemon by name.
         if uses or "request" in getattr(item, "fixturenames", ()):
-            said = self.runtime.mend(self._last_user)
+            said = self._asked_for(lambda: self.runtime.mend(self._last_user))
             if said:
                 item.add_report_section("setup", "log of pytest-dind", said)
         if uses:
