@@ -28,10 +28,6 @@ NAMES = {path.stem for path in MODULES}
 KNOW_PYTEST = {"abort", "basetemp", "early", "evidence", "hooks", "live", "options", "plugin", "session", "workers"}
 
 MOST_LINES = 260
-#: Longer than that, and why.
-LONGER = {
-    "daemon": "one noun with all that it can do, most of it docstrings; how it does it is in rooms of their own",
-}
 
 every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 
@@ -178,12 +174,9 @@ def _without_docstring(body: list[ast.stmt], within: str = "") -> Iterator[str]:
 
 
 @every_module
-def test_a_module_is_short_or_its_length_has_a_reason(path: Path) -> None:
+def test_a_module_is_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    if path.stem in LONGER:
-        assert lines > MOST_LINES, f"{path.name} is short again: take its reason out of this file"
-    else:
-        assert lines <= MOST_LINES, f"{path.name} has {lines} lines: cut it, or say in this file why not"
+    assert lines <= MOST_LINES, f"{path.name} has {lines} lines: cut it"
 
 
 def test_boot_sh_is_a_posix_shell_script() -> None:

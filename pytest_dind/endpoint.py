@@ -1,0 +1,163 @@
+"""A daemon as others reach it: where it is, what it says, and what can be asked of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import inside
+from .environment import variables, without_misleading
+from .errors import DaemonStateError
+from .host import HostEngine
+from .life import Life
+
+if TYPE_CHECKING:
+    import docker
+    from docker.models.containers import Container
+
+#: Seconds that `client` waits for an answer; a build or a load is silent for long.
+CLIENT_TIMEOUT = 600
+#: Seconds after which a daemon that does not answer counts as broken; a busy one takes some.
+ALIVE_TIMEOUT = 10
+
+
+class Endpoint:
+    """The outside of a daemon. Its container may come and go; `host`, `client` and `env` stay the same."""
+
+    #: The host engine that it runs on.
+    engine: HostEngine
+
+    def __init__(self, engine: HostEngine, life: Life) -> None:
+        self.engine = engine
+        self._life = life
+        self._client: docker.DockerClient | None = None
+        self._env: dict[str, str] = {}
+
+    # -- where it is
+
+    @property
+    def name(self) -> str:
+        """Name of its container on the host engine."""
+        return self._life.name
+
+    @property
+    def start_seconds(self) -> float:
+        """Seconds that it took from nothing to its first answer."""
+        return self._life.seconds
+
+    @property
+    def host(self) -> str:
+        """Its DOCKER_HOST."""
+        return self._life.transport.host
+
+    @property
+    def client(self) -> docker.DockerClient:
+        """A client of the daemon; the same one every time, closed when the daemon is stopped."""
+        if self._client is None:
+            self._client = self.connect(CLIENT_TIMEOUT)
+        return self._client
+
+    def connect(self, timeout: int) -> docker.DockerClient:
+        """Return a new client of the daemon, for whoever wants one of their own; close it.
+
+        :param timeout: Seconds that an answer may take.
+        """
+        import docker  # noqa: PLC0415
+
+        return docker.DockerClient(base_url=self.host, version=self._life.api_version, timeout=timeout)
+
+    @property
+    def version(self) -> str:
+        """Its version, such as 28.5.2."""
+        return str(self.client.version()["Version"])
+
+    @property
+    def ip(self) -> str:
+        """Its address on the host engine's network, at which published ports of its containers are reached.
+
+        :raises DaemonStateError: it is gone, or on no network.
+        """
+        container = self.engine.container(self.name) or {}
+        networks = container.get("NetworkSettings", {}).get("Networks", {})
+        for network in networks.values():
+            if network["IPAddress"]:
+                return str(network["IPAddress"])
+        raise DaemonStateError(f"{self.name} has no address: it has ended, or --dind-network gave it none")
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment for subprocesses that are to use this daemon: this process's, less what would mislead them.
+
+        The same dict every time, kept right when the daemon is started anew.
+        """
+        if not self._env:
+            self._env.update(without_misleading(os.environ) | self._variables())
+        return self._env
+
+    def _refresh_env(self) -> None:
+        if self._env:
+            self._env.update(self._variables())
+
+    def _variables(self) -> dict[str, str]:
+        try:
+            ip = self.ip
+        except DaemonStateError:  # --dind-network=none
+            ip = None
+        return variables(self.host, self._life.transport.config, ip)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its container has ended, for whatever reason."""
+        return self._life.ended
+
+    @property
+    def alive(self) -> bool:
+        """Whether it serves, asked for real: it answers within 10 seconds."""
+        if self.ended:
+            return False
+        try:
+            self._life.transport.ping(ALIVE_TIMEOUT)
+        except OSError:  # nobody listens, or the daemon hangs
+            return False
+        return True
+
+    # -- what can be asked of it
+
+    def address(self, container: Container | str, port: int | str) -> tuple[str, int]:
+        """Return where this process reaches a published port of a container in the daemon: IP address and port.
+
+        :param port: The container's own port: 80, "80/tcp" or "53/udp".
+        :raises DaemonStateError: the container is not there, or does not publish that port.
+        """
+        return self.ip, inside.published_port(self.client, container, port)
+
+    def log_position(self) -> int:
+        """Where its log is now, for `logs(since=…)`."""
+        return self._life.lifeline.position() if self._life.lifeline else 0
+
+    def logs(self, since: int = 0) -> str:
+        """Return the daemon's own log, all of it or from a `log_position()` on; the last 4 MiB are kept."""
+        return self._life.lifeline.log(since) if self._life.lifeline else ""
+
+    def put(self, source: Path | str, target: str) -> None:
+        """Copy a file or directory of this machine into the daemon's container, as the absolute path `target`.
+
+        :raises DaemonStateError: it has ended, or `target` is no such path.
+        """
+        self._require_running()
+        self.engine.put(self.name, inside.packed(source, target))
+
+    def exec(self, argv: list[str]) -> tuple[int, str]:
+        """Run a command in the daemon's container, beside dockerd; return its exit code and output.
+
+        :raises DaemonStateError: it has ended.
+        """
+        self._require_running()
+        return inside.run(self.engine.api, self.name, argv)
+
+    def _require_running(self) -> None:
+        if self.ended:
+            raise DaemonStateError(
+                f"{self.name} has ended; its next user gets it from restart(), or from the next test"
+            )
