@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import docker
 
 _CHUNK = 1024 * 1024
+#: Storage drivers of daemons that never look for the file of a layer that they have.
+_LEAVING_OUT = ("overlay2", "vfs")
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -107,11 +109,12 @@ def _file_of(name: str, members: Mapping[str, tarfile.TarInfo]) -> str:
 
 
 def _layers_inside(api: Any) -> Iterator[list[str]]:
-    if any("containerd" in str(value) for _, value in api.info()["DriverStatus"] or ()):
-        return  # The containerd store wants every part of an image that is named to be there, or in the archive.
     for image in api.images():
-        inside = inspect_image(api, image["Id"])
-        yield (inside or {}).get("RootFS", {}).get("Layers") or []
+        inside = inspect_image(api, image["Id"]) or {}
+        # The containerd store wants every part of an image that is named to be there, or in the archive. Its drivers
+        # have names of their own; `docker info` would say it too, and first asks runc and others for their versions.
+        if (inside.get("GraphDriver") or {}).get("Name") in _LEAVING_OUT:
+            yield inside.get("RootFS", {}).get("Layers") or []
 
 
 def _common(one: list[str], other: list[str]) -> int:
