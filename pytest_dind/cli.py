@@ -37,8 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     prune = commands.add_parser(
         "prune",
         help="remove image stores, builders and built images, and what dead runs left",
-        description="Removes all image stores, builders' caches and built images that no run uses now, and what dead "
-        "runs left. The next run makes anew what it needs. Nothing else on your Docker is touched.",
+        description="Removes all image stores, also half-filled ones, builders' caches and built images that no run "
+        "uses now, and what dead runs left. The next run makes anew what it needs. Nothing else on your Docker is "
+        "touched.",
     )
     prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     return parser

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from . import buildcache, results, store
 from .host import HostEngine
+from .labels import Ownership
 from .store import Store
+from .sweep import is_leftover, may_live
 
 
 @dataclass
@@ -72,6 +74,7 @@ def remove_all(engine: HostEngine, *, dry_run: bool) -> list[str]:
         what = f"image store of {one.project or 'a script'}: {', '.join(one.images) or one.refused}"
         gone = not store.is_used(engine, one) if dry_run else store.remove(engine, one)
         lines.append(f"{done if gone else 'in use, left:'} {what} ({in_bytes(one.size)}, last used {one.used})")
+    lines += _remove_incomplete(engine, dry_run=dry_run)
     names = buildcache.all_names(engine)
     used = {name for name in names if engine.api.containers(all=True, filters={"volume": name})}
     gone_names = set(names) - used if dry_run else set(buildcache.remove_all(engine))
@@ -79,6 +82,20 @@ def remove_all(engine: HostEngine, *, dry_run: bool) -> list[str]:
     size = results.size() if dry_run else results.remove_unused(0)
     lines += [f"{done} built images: {in_bytes(size)}"] if size else []
     return lines
+
+
+def _remove_incomplete(engine: HostEngine, *, dry_run: bool) -> Iterator[str]:
+    """Remove data that nobody will complete, of other homes and machines too; those of this home are the sweep's."""
+    owners = {name: Ownership.read(labels) for name, labels in store.all_data(engine).items()}
+    living = {name: may_live(ours) for name, ours in owners.items() if ours and not is_leftover(ours)}
+    # Looked up now: an owner may have made the entry just before it ended.
+    for name in sorted(store.incomplete(engine) & set(living)):
+        if dry_run:
+            is_used = bool(living[name] or engine.api.containers(all=True, filters={"volume": name}))
+        else:
+            is_used = bool(living[name]) or not store.remove_volume(engine, name)
+        done = f"{living[name] or 'in use'}, left:" if is_used else ("would remove" if dry_run else "removed")
+        yield f"{done} half-filled image store: {name}"
 
 
 def _count(stores: Collection[Store]) -> str:

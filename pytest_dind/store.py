@@ -118,6 +118,23 @@ def all_stores(engine: HostEngine) -> list[Store]:
     return list(newest.values())
 
 
+def all_data(engine: HostEngine) -> dict[str, Mapping[str, str]]:
+    """Return the labels of all volumes with data of stores, complete or not, by name."""
+    volumes = _volumes(engine, f"{ROLE}=store-data")
+    return {volume["Name"]: volume["Labels"] for volume in volumes}
+
+
+def incomplete(engine: HostEngine) -> set[str]:
+    """Return the names of volumes with data that no entry names."""
+    volumes = _volumes(engine, STORE)
+    entries = list(_entries(volumes))
+    complete = {one.volume for one in entries}
+    # An entry that this version cannot read may name any of its key.
+    unread = {one.key for one in entries if not one.volume}
+    data = [volume for volume in volumes if volume["Labels"].get(ROLE) == "store-data"]
+    return {one["Name"] for one in data if one["Name"] not in complete and one["Labels"][STORE] not in unread}
+
+
 def remove(engine: HostEngine, store: Store) -> bool:
     """Remove a store that nobody uses; False if somebody does, on this machine or, as the engine says, elsewhere."""
     with _alone(store.key) as alone:

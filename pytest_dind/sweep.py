@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .errors import EngineRefusedError
 from .host import HostEngine
@@ -43,7 +44,7 @@ def sweep(engine: HostEngine, *, dry_run: bool = False) -> Swept:
     :raises HostEngineError: the engine no longer answers, or with an error.
     """
     try:
-        return _remove(engine, _is_leftover, dry_run=dry_run)
+        return _remove(engine, is_leftover, dry_run=dry_run)
     except OSError as error:  # of docker-py, or of files
         raise engine.failure(error) from error
 
@@ -51,16 +52,33 @@ def sweep(engine: HostEngine, *, dry_run: bool = False) -> Swept:
 def sweep_run(engine: HostEngine, run: str) -> Swept:
     """Remove what killed workers of a run left; those that live still are left alone."""
     try:
-        return _remove(engine, lambda ours: ours.run == run and _is_leftover(ours))
+        return _remove(engine, lambda ours: ours.run == run and is_leftover(ours))
     except OSError as error:
         # The run is over: what its tests found is not to be lost for this.
         what = f"what is left on the host engine at {engine.address}; the next run removes it"
         return Swept(failed=[f"{what} ({engine.failure(error)})"])
 
 
-def _is_leftover(ours: Ownership) -> bool:
-    """Another machine's lease, or another container's, cannot be tried here: then nothing is proved."""
+def is_leftover(ours: Ownership) -> bool:
+    """Whether an owner of this home is proved to be dead.
+
+    Another machine's lease, or another container's, cannot be tried here: then nothing is proved.
+    """
     return ours.host == host_id() and is_dead(ours.lease)
+
+
+def may_live(ours: Ownership) -> str:
+    """Return what speaks against it that an owner, of whatever home, is dead: nothing for one that is unknown here."""
+    lease = Path(ours.lease.rpartition("#")[0])
+    try:
+        # Another machine has the same paths, but its directory of leases has another id.
+        lease.stat()
+        is_known = (lease.parent / "id").read_text(encoding="ascii") == ours.host
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return f"perhaps in use, as its lease cannot be read ({error})"
+    return "in use" if is_known and not is_dead(ours.lease) else ""
 
 
 def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool], *, dry_run: bool = False) -> Swept:

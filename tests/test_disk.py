@@ -20,7 +20,8 @@ import pytest
 from pytest_dind import Daemon, Settings, buildcache, store
 from pytest_dind.disk import Kept, in_bytes, tidy
 from pytest_dind.host import HostEngine
-from pytest_dind.labels import ENTRY, OURS, ROLE, STORE
+from pytest_dind.labels import ENTRY, OURS, ROLE, STORE, Ownership
+from pytest_dind.locks import Lease
 from pytest_dind.owner import Owner
 from pytest_dind.places import builds_dir
 from pytest_dind.store import Store
@@ -285,6 +286,71 @@ def test_prune_removes_what_a_dead_run_left_and_nothing_of_one_that_lives(daemon
     assert engine.api.inspect_volume("of-a-run")["Name"] == "of-a-run"
     assert prune(daemon).stdout == "removed what dead runs left: 1 volume\n"
     assert not engine.api.volumes(filters={"name": "of-a-run"})["Volumes"]
+
+
+def test_prune_removes_half_filled_stores_of_whatever_home_unless_somebody_may_be_filling_them(
+    daemon: Daemon, engine: HostEngine, busybox: str, tmp_path: Path
+) -> None:
+    def half(name: str, host: str, lease: str) -> str:
+        labels = Ownership("a-run", "gw0", host, lease).labels()
+        engine.api.create_volume(name, labels={**labels, ROLE: "store-data", STORE: secrets.token_hex(32)})
+        return name
+
+    homes = [tmp_path / name for name in ("one", "two")]
+    for home in homes:
+        home.mkdir()
+        (home / "id").write_text(home.name)
+    lives, died = Lease.take(homes[0]), Lease.take(homes[1])
+    died.release()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    mine = Owner.claim("a-run", "gw0", "/ours")
+    used = half("d-of-another-machine-and-used", "elsewhere", "/nowhere/0.lock#1")
+    left = [
+        half("b-of-a-home-and-alive", "one", lives.label),
+        half("c-of-mine-and-alive", mine.ownership.host, mine.lease.label),
+        used,
+        half("e-of-a-home-that-cannot-be-read", "one", f"{tmp_path}/loop/0.lock#1"),
+    ]
+    gone = [
+        half("f-of-a-home-and-dead", "two", died.label),
+        # That path is here somebody else's.
+        half("g-of-another-machine-with-the-same-paths", "elsewhere", lives.label),
+        half("h-of-another-machine", "elsewhere", "/nowhere/0.lock#1"),
+    ]
+    complete = made(engine)
+    store.hold(complete.key)
+    daemon.load(busybox)
+    container = daemon.client.containers.create(busybox, volumes={used: {"bind": "/data", "mode": "rw"}})
+
+    def lines(done: str) -> list[str]:
+        unread = (
+            f"perhaps in use, as its lease cannot be read ([Errno 40] Too many levels of symbolic links: '{tmp_path}"
+        )
+        said = [f"in use, left: half-filled image store: {name}" for name in left[:3]]
+        said += [f"{unread}/loop/0.lock'), left: half-filled image store: {left[3]}"]
+        return said + [f"{done} half-filled image store: {name}" for name in gone]
+
+    def data() -> set[str]:
+        return set(store.all_data(engine))
+
+    try:
+        assert prune(daemon, "--dry-run").stdout.splitlines()[1:] == lines("would remove")
+        assert data() == {complete.volume, *left, *gone}
+        assert prune(daemon).stdout.splitlines()[1:] == lines("removed")
+        assert data() == {complete.volume, *left}
+    finally:
+        mine.release()
+        lives.release()
+        container.remove()
+        (tmp_path / "loop").unlink()
+    # What is left of this home is said by the sweep.
+    said = prune(daemon, "--dry-run").stdout.splitlines()
+    assert said[1:] == [
+        *[f"would remove half-filled image store: {name}" for name in (left[0], *left[2:])],
+        "would remove what dead runs left: 1 volume",
+    ]
+    prune(daemon)
+    assert data() == {complete.volume}
 
 
 def test_prune_without_an_engine_is_one_line(daemon: Daemon) -> None:
