@@ -17,6 +17,8 @@ _ID_IN_MOUNT = re.compile(r"/(?:[a-z]+-)?containers/([0-9a-f]{64})(?:/userdata)?
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _SHORT_ID = re.compile("[0-9a-f]{12}")
 _OCTAL = re.compile(r"\\([0-7]{3})")
+#: Who listens on a socket and is no engine: `ssh -L`, `ssh -R`.
+_FORWARDERS = ("ssh", "sshd", "sshd-session", "socat")
 #: pid, uid, gid.
 _PEER = struct.Struct("3i")
 
@@ -102,7 +104,7 @@ def container_sign(process: Process, environ: Mapping[str, str]) -> str:
 def _signs(process: Process, environ: Mapping[str, str]) -> Iterator[str]:
     mounts = {mount.path: mount for mount in mount_points(process.mountinfo)}
     given = [path for path in _ENGINES_FILES if path in mounts]
-    yield from (f"{path} is mounted from a container's" for path in given if _ID_IN_MOUNT.search(mounts[path].root))
+    yield from (f"{path} is a container engine's" for path in given if _ID_IN_MOUNT.search(mounts[path].root))
     if "KUBERNETES_SERVICE_HOST" in environ:
         yield "KUBERNETES_SERVICE_HOST is set"
     yield from (f"{mark} exists" for mark in ("/run/.containerenv", "/run/systemd/container") if mark in process.marks)
@@ -140,6 +142,8 @@ class Listener:
     pid: int
     #: Whether it is in a process namespace below ours: in a container, seen from outside.
     is_nested: bool
+    #: Its name, as in `ps`; empty if it is gone, or not to be seen.
+    program: str = ""
 
     @classmethod
     def at(cls, socket_path: str) -> Listener | None:
@@ -157,7 +161,13 @@ class Listener:
         pid = int(_PEER.unpack(raw)[0])
         # One number for each namespace that it is in, from ours inwards.
         numbers = re.search(r"^NSpid:(.*)$", _text(f"/proc/{pid}/status"), re.MULTILINE)
-        return cls(pid, is_nested=bool(numbers and len(numbers[1].split()) > 1))
+        program = _text(f"/proc/{pid}/comm").strip()
+        return cls(pid, is_nested=bool(numbers and len(numbers[1].split()) > 1), program=program)
+
+    @property
+    def may_forward(self) -> bool:
+        """Whether it may hand on to an engine elsewhere; a process that is gone may have been an `ssh -f -L`."""
+        return self.program in ("", *_FORWARDERS)
 
     def sees(self, path: str) -> bool | None:
         """Whether a path of ours is the same file for that process; None where the kernel does not let us look."""

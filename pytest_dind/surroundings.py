@@ -99,6 +99,8 @@ class Surroundings:
         if self.listener is None or self.listener.pid == 0:
             # Outside of a container: another system than Linux, where Docker Desktop sees to it.
             return not self.container_sign
+        if self.listener.may_forward and self.engine.info.get("Name") != self.hostname:
+            return False
         return not self.listener.is_nested
 
     @property

@@ -190,7 +190,10 @@ def privileged_agent(host: docker.DockerClient, images: Sequence[str] = (IMAGE, 
     """
     with (
         _network(host) as network,
-        _agent(host, WORKSPACE, privileged=True, cgroupns="private", network=network.name) as agent,
+        # An overlay does not work on an overlay: its data is in a volume, as with docker:dind.
+        _agent(
+            host, WORKSPACE, privileged=True, cgroupns="private", network=network.name, volumes=["/var/lib/docker"]
+        ) as agent,
     ):
         agent.container.put_archive("/", archive({"usr/local/bin/dind": _DIND.read_bytes()}))
         log = "/var/log/dockerd.log"

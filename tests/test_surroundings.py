@@ -16,7 +16,7 @@ from pytest_dind.owncontainer import find_itself
 from pytest_dind.procfs import Listener, Process, container_sign, mount_points, own_ids, upper_directory
 from pytest_dind.surroundings import Ci, Surroundings, ci_system
 
-from .agents import SOCKET, WORKSPACE, Agent, host_socket_agent, privileged_agent, sidecar_agent
+from .agents import SOCKET, WORKSPACE, Agent, host_socket_agent, privileged_agent, sidecar_agent, ssh_agent
 from .conftest import BUSYBOX
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
@@ -230,9 +230,9 @@ print(json.dumps({
 """
 
 
-def look(agent: Agent, *paths: str) -> dict[str, Any]:
+def look(agent: Agent, *paths: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Have a process in an agent look around."""
-    ended = agent.run("python3", "probe.py", *paths, files={"probe.py": PROBE})
+    ended = agent.run("python3", "probe.py", *paths, files={"probe.py": PROBE}, env=env)
     assert ended.code == 0, ended.output
     found: dict[str, Any] = json.loads(ended.output)
     return found
@@ -281,8 +281,7 @@ def test_so_it_does_on_the_hosts_network_and_with_a_workspace_in_a_volume(
         agent.run("true", files={"here": "in the volume"})
         found = look(agent, WORKSPACE, SOCKET)
         assert (found["id"], found["mode"], found["networks"]) == (agent.container.id, "host", [])
-        # The image declares a volume of its own, too.
-        assert len(found["volumes"]) == 2
+        assert len(found["volumes"]) == 1
         assert found["paths"][1] == str(host_socket)
         assert read_by_the_engine(host, found["paths"][0]) == "in the volume"
 
@@ -312,9 +311,18 @@ def test_beside_a_sidecar_the_engine_does_not_know_its_container(host: docker.Do
 
 
 @pytest.mark.once
-def test_with_a_dockerd_in_the_same_container_paths_are_what_they_are(host: docker.DockerClient) -> None:
-    with privileged_agent(host, images=()) as agent:
-        found = look(agent, WORKSPACE, "/etc/hosts")
+def test_with_a_dockerd_in_the_same_container_paths_are_what_they_are_and_not_at_the_other_end_of_ssh(
+    host: docker.DockerClient,
+) -> None:
+    with privileged_agent(host, images=()) as machine, ssh_agent(host, machine) as far:
+        found = look(machine, WORKSPACE, "/etc/hosts")
         assert found["sign"]
         assert (found["id"], found["paths"]) == (None, [WORKSPACE, "/etc/hosts"])
         assert found["engine"] == ["unix", True, True, True]
+
+        tunnel = f"/root/tunnel.sock:{SOCKET}"
+        ended = far.run("ssh", "-f", "-N", "-o", "ExitOnForwardFailure=yes", "-L", tunnel, f"root@{machine.address}")
+        assert ended.code == 0, ended.output
+        found = look(far, WORKSPACE, env={"DOCKER_HOST": "unix:///root/tunnel.sock"})
+        assert (found["id"], found["paths"]) == (None, [None])
+        assert found["engine"] == ["unix", True, False, True]
