@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from pytest_dind import buildcache
 from pytest_dind.host import HostEngine
 from pytest_dind.places import locks_dir
 
+from .big_images import remove_stores
 from .machine import IMAGE, TEST_IMAGE
-from .measure import SPREAD, Limit, Table, in_milliseconds, progress, spread
+from .measure import SPREAD, Limit, Samples, Table, in_milliseconds, progress, spread
 
+TAG = "bench:test"
 #: How often an unchanged build is asked for by all workers of a new run.
 RUNS = 10
 WORKERS = 4
@@ -34,22 +36,30 @@ AT_ONCE = 16
 KILLED_EVERY = 3
 
 #: A worker: says when it is ready, begins when told, and says when it began and ended, on the clock of all processes.
+#: It asks for the build, which its daemon is to have too if it has one; or it starts a daemon for which it is declared.
 _WORKER = """if 1:
     import sys, time
     from pytest_dind import Build, Daemon, Settings, built
     from pytest_dind.host import HostEngine
     from pytest_dind.owner import Owner
 
-    path, image, run, inside = sys.argv[1:]
-    engine, owner, settings = HostEngine.connect(), Owner.claim(run, "bench"), Settings(image=image)
-    daemon = Daemon.start(settings, engine=engine, owner=owner) if inside else None
+    path, tag, image, run, how = sys.argv[1:]
+    build = Build(path, tag=tag)
+    engine, owner = HostEngine.connect(), Owner.claim(run, "bench")
+    settings = Settings(image=image, builds=(build,) if how == "declared" else ())
+    daemon = Daemon.start(settings, engine=engine, owner=owner) if how == "asked" else None
     print("ready", flush=True)
     sys.stdin.readline()
     begin = time.monotonic()
-    found = built.tar_of(Build(path, tag="bench:test"), engine, settings, owner)
-    was_found = time.monotonic()
-    image = built.build_into(daemon.client, Build(path, tag="bench:test"), engine, settings, owner) if daemon else ""
-    print(begin, was_found, time.monotonic(), found.image, flush=True)
+    if how in ("declared", "none"):
+        daemon = Daemon.start(settings, engine=engine, owner=owner)
+        print(begin, begin, time.monotonic(), len(daemon.client.images.list()), flush=True)
+    else:
+        found = built.tar_of(build, engine, settings, owner)
+        was_found = time.monotonic()
+        if daemon:
+            built.build_into(daemon.client, build, engine, settings, owner)
+        print(begin, was_found, time.monotonic(), found.image, flush=True)
     if daemon:
         daemon.stop()
 """
@@ -76,21 +86,43 @@ def run() -> Table:
 
 def _measure_unchanged(table: Table, directory: Path) -> None:
     path = _written(directory / "unchanged", "RUN echo built >/built")
-    _answers(_started(path, "first", 1))
-    found: list[float] = []
-    inside: list[float] = []
+    for how in ("", "declared"):  # Built, and in the store.
+        _answers(_started(path, "first", 1, how))
+    asked: list[list[Answer]] = []
+    starts: Samples = {"none": [], "declared": []}
     for number in range(RUNS):
         progress(f"run {number + 1} of {RUNS}: {WORKERS} workers ask for what has not changed")
-        answers = _answers(_started(path, f"run-{number}", WORKERS, inside=True))
-        begin = min(answer.begin for answer in answers)
-        found.append(max(answer.found for answer in answers) - begin)
-        inside.append(max(answer.end for answer in answers) - begin)
-    rows = {f"{WORKERS} workers know that it is built": found, f"{WORKERS} daemons have it": inside}
+        asked.append(_answers(_started(path, f"run-{number}", WORKERS, "asked")))
+        for how in sorted(starts, reverse=bool(number % 2)):
+            answers = _answers(_started(path, f"run-{number}", WORKERS, how))
+            if any(answer.image != str(int(how == "declared")) for answer in answers):
+                raise RuntimeError(f"{how}: the daemons have {[answer.image for answer in answers]} images")
+            starts[how].append(_seconds(answers))
+    found = [max(one.found for one in answers) - min(one.begin for one in answers) for answers in asked]
+    rows = {
+        f"{WORKERS} workers know that it is built": found,
+        f"{WORKERS} daemons that were running have it": [_seconds(answers) for answers in asked],
+        f"{WORKERS} daemons start, without any build": starts["none"],
+        f"{WORKERS} daemons start, with it declared": starts["declared"],
+    }
     table.rows += [(what, *spread(values, in_milliseconds)) for what, values in rows.items()]
     table.samples |= rows
-    median = statistics.median(inside)
-    promise = f"an unchanged build under {MOST_SECONDS} s for {WORKERS} workers together, until their daemons have it"
+    _promise(table, "declared", statistics.median(starts["declared"]) - statistics.median(starts["none"]))
+    _promise(table, "asked for in a test, until daemons without its base have loaded it", _median_of(asked))
+
+
+def _promise(table: Table, what: str, median: float) -> None:
+    promise = f"an unchanged build, {what}: under {MOST_SECONDS} s for {WORKERS} workers together"
     table.limits.append(Limit(promise, in_milliseconds(median), median < MOST_SECONDS))
+
+
+def _median_of(runs: list[list[Answer]]) -> float:
+    return statistics.median(_seconds(answers) for answers in runs)
+
+
+def _seconds(answers: list[Answer]) -> float:
+    """Return the seconds from when all began to when the last one had what it wanted."""
+    return max(answer.end for answer in answers) - min(answer.begin for answer in answers)
 
 
 def _count_at_once(table: Table, directory: Path, counted: Counter[str], step: str) -> None:
@@ -120,8 +152,8 @@ def _written(path: Path, step: str) -> Path:
     return path
 
 
-def _started(path: Path, run_name: str, count: int, *, inside: bool = False) -> list[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", _WORKER, str(path), IMAGE, run_name, "inside" if inside else ""]
+def _started(path: Path, run_name: str, count: int, how: str = "") -> list[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", _WORKER, str(path), TAG, IMAGE, run_name, how]
     return [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
 
 
@@ -161,11 +193,13 @@ def _places() -> Iterator[Path]:
             yield Path(name)
         finally:
             engine = HostEngine.connect()
-            for volume in buildcache.own(engine):
-                engine.api.remove_volume(volume)
-            engine.close()
-            os.environ.clear()
-            os.environ.update(before)
+            with ExitStack() as stack:  # Whatever goes wrong with one of them, the others go, too.
+                stack.callback(os.environ.update, before)
+                stack.callback(os.environ.clear)
+                stack.callback(engine.close)
+                for volume in buildcache.own(engine):
+                    stack.callback(engine.api.remove_volume, volume)
+                stack.callback(remove_stores, engine, TAG)
 
 
 @contextmanager

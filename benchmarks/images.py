@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -144,6 +145,7 @@ def _measure_at_once(table: Table, engine: HostEngine, image: BigImage) -> None:
         progress(f"{title}: {name}")
         if name == FILLING:
             remove_stores(engine, image.tag)
+        os.sync()
         total, sizes = _at_once(way, engine, image)
         seconds.setdefault(f"{title}: {name}", []).append(total)
         disk.setdefault(f"{title}, disk of each: {name}", []).extend(sizes)

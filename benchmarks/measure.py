@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import statistics
 import sys
@@ -25,6 +26,7 @@ def side_by_side(rounds: int, subjects: Mapping[str, Callable[[], float]], warm_
         progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
         # Every other round backwards: nobody always comes after the same neighbour.
         for name in sorted(subjects, key=order.index, reverse=bool(number % 2)):
+            os.sync()  # What one has written is on the disk before the next one begins, and not on its account.
             value = subjects[name]()
             if number >= 0:
                 samples[name].append(value)
