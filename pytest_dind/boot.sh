@@ -164,9 +164,15 @@ containerd=$!
 
 [ -z "$config" ] || printf '%s' "$config" >$state/daemon.json
 [ -z "$config" ] || set -- --config-file=$state/daemon.json "$@"
+if [ -n "$directory" ]; then
+    set -- --host="unix://$directory/docker.sock" "$@"
+else
+    set -- --host=tcp://0.0.0.0:2376 --tlsverify \
+        --tlscacert=$state/ca.pem --tlscert=$state/cert.pem --tlskey=$state/key.pem "$@"
+fi
 set -- dockerd --containerd=$state/containerd.sock --host=unix:///var/run/docker.sock "$@"
 
-# serve ARGUMENTS…: start dockerd.
+# serve COMMAND…: start dockerd.
 serve() {
     if command -v dockerd-entrypoint.sh >/dev/null; then
         run dockerd dockerd-entrypoint.sh "$@" &
@@ -176,7 +182,7 @@ serve() {
     fi
     dockerd=$!
 }
-[ -z "$directory" ] || serve "$@" --host="unix://$directory/docker.sock"
+[ -z "$directory" ] || serve "$@"
 
 # The lifeline: the owner holds this stream open for as long as the daemon is to live.
 while IFS= read -r line; do
@@ -186,8 +192,7 @@ while IFS= read -r line; do
             line=${line#* }
             (umask 077 && printf '%s' "${line%% *}" | base64 -d >$state/$name.pem)
         done
-        serve "$@" --host=tcp://0.0.0.0:2376 --tlsverify \
-            --tlscacert=$state/ca.pem --tlscert=$state/cert.pem --tlskey=$state/key.pem
+        serve "$@"
         ;;
     keep) wait ;; # outlive the owner, until somebody stops the container
     close)

@@ -12,6 +12,7 @@ from typing import Any
 from .errors import SettingsError
 
 KEEP = ("never", "failed", "always")
+TRANSPORT = ("auto", "unix", "tls")
 
 #: What dockerd is told by us; a second word on the same thing makes it refuse to start, or opens root to the network.
 _OURS = ("-H", "--host", "-G", "--group", "--containerd", "--config-file", "--tls", "--tlsverify", "--tlscacert",
@@ -116,6 +117,11 @@ def _is_its_own(path: Path) -> bool:
 def keep(value: object, where: str) -> str:
     """When daemons are kept."""
     return one_of(KEEP, value, where)
+
+
+def transport(value: object, where: str) -> str:
+    """How daemons are reached."""
+    return one_of(TRANSPORT, value, where)
 
 
 def one_of(known: tuple[str, ...], value: object, where: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .labels import Ownership
 from .settings import Settings
-from .transport import UnixSocket
+from .transport import Transport
 
 #: Where every docker:dind image keeps what its daemon owns.
 DATA_ROOT = "/var/lib/docker"
@@ -54,7 +54,7 @@ class BaseTemp:
 
 def describe(
     settings: Settings,
-    transport: UnixSocket,
+    transport: Transport,
     ownership: Ownership,
     base_temp: BaseTemp | None,
     storage: Storage = Storage(),
@@ -76,7 +76,8 @@ def describe(
         "OpenStdin": True,
         # The lifeline: the first who attaches is the owner, and when it goes, the input ends.
         "StdinOnce": True,
-        "HostConfig": _host_config(settings, _mounts(settings, transport, ownership, base_temp, storage)),
+        "ExposedPorts": {port: {} for port in transport.ports},
+        "HostConfig": _host_config(settings, transport, _mounts(settings, transport, ownership, base_temp, storage)),
     }
 
 
@@ -92,18 +93,19 @@ def boot_archive() -> bytes:
     return archive.getvalue()
 
 
-def _boot_arguments(settings: Settings, transport: UnixSocket) -> list[str]:
+def _boot_arguments(settings: Settings, transport: Transport) -> list[str]:
     config = "" if settings.config is None else json.dumps(dict(settings.config))
     owner = "" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"
     registries = [f"--registry-mirror={url}" for url in settings.registry_mirror]
     registries += [f"--insecure-registry={place}" for place in settings.insecure_registry]
-    return [config, str(transport.directory), owner, f"--group={os.getegid()}", *registries, *settings.daemon_arg]
+    directory = str(transport.directory) if transport.mounts else ""
+    return [config, directory, owner, f"--group={os.getegid()}", *registries, *settings.daemon_arg]
 
 
 def _mounts(
-    settings: Settings, transport: UnixSocket, ownership: Ownership, base_temp: BaseTemp | None, storage: Storage
+    settings: Settings, transport: Transport, ownership: Ownership, base_temp: BaseTemp | None, storage: Storage
 ) -> list[dict[str, Any]]:
-    same_place = [transport.directory.parent, *([base_temp.mount] if base_temp else []), *settings.mount]
+    same_place = [*transport.mounts, *([base_temp.mount] if base_temp else []), *settings.mount]
     mounts: list[dict[str, Any]] = [
         # Kind `bind` and not `-v`: it fails where the path does not exist on the engine's machine.
         {"Type": "bind", "Source": str(path), "Target": str(path)}
@@ -119,7 +121,7 @@ def _mounts(
     return mounts
 
 
-def _host_config(settings: Settings, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+def _host_config(settings: Settings, transport: Transport, mounts: list[dict[str, Any]]) -> dict[str, Any]:
     # The image's wrapper mounts a tmpfs over /tmp, and would hide base temp, unless something is mounted there.
     scratch = {} if any(mount["Target"] == "/tmp" for mount in mounts) else {"/tmp": "exec,mode=1777"}  # noqa: S108 (the container's)
     config: dict[str, Any] = {
@@ -130,7 +132,8 @@ def _host_config(settings: Settings, mounts: list[dict[str, Any]]) -> dict[str, 
         "Mounts": mounts,
         "Tmpfs": scratch,
         "LogConfig": {"Type": "json-file", "Config": {"max-size": _ENGINE_LOG}},
-        "NetworkMode": settings.network or "default",
+        "NetworkMode": transport.network or settings.network or "default",
+        "PortBindings": transport.ports,
     }
     if settings.memory is not None:
         # Swap would make the limit a suggestion.

@@ -18,6 +18,7 @@ from .owner import Owner
 from .settings import Settings
 from .stock import Stock, warn_of_loading
 from .store import Store
+from .tls import Published, Tls
 
 
 class Daemon(Endpoint):
@@ -29,7 +30,7 @@ class Daemon(Endpoint):
     kept: bool
 
     def __init__(self, settings: Settings, engine: HostEngine, owner: Owner, base_temp: BaseTemp | None) -> None:
-        super().__init__(engine, Life.planned(engine, owner))
+        super().__init__(engine, Life.planned(engine, owner, settings))
         self.settings = dataclasses.replace(settings, image=engine.image_named(settings.image))
         self.kept = False
         self._base_temp = base_temp
@@ -74,7 +75,7 @@ class Daemon(Endpoint):
         self._life.begin(self.settings, self._base_temp, then=self._furnish, storage=storage)
 
     def _furnish(self) -> None:
-        self._refresh_env()
+        self._lead_here()
         self._stock.furnish(self.settings, self.client)
 
     def restart(self) -> None:
@@ -177,6 +178,9 @@ class Daemon(Endpoint):
         """
         settings = settings or dataclasses.replace(self.settings, network=None, runtime=None)
         engine = HostEngine(self.client, self.host)
+        if isinstance(self._life.transport, Tls):  # Then no directory of ours is seen inside, and so no socket is here.
+            engine.reach = Published(self.ip)
+            settings = dataclasses.replace(settings, transport="tls")
         inner = Daemon(settings, engine, self._life.owner, self._base_temp)
         inner._stock.adopts = False  # A store inside would cost more than it saves, and goes with this daemon.
         inner._begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,9 +64,7 @@ class Endpoint:
 
         :param timeout: Seconds that an answer may take.
         """
-        import docker  # noqa: PLC0415
-
-        return docker.DockerClient(base_url=self.host, version=self._life.api_version, timeout=timeout)
+        return self._life.transport.connect(self._life.api_version, timeout)
 
     @property
     def version(self) -> str:
@@ -95,7 +94,16 @@ class Endpoint:
             self._env.update(without_misleading(os.environ) | self._variables())
         return self._env
 
-    def _refresh_env(self) -> None:
+    @property
+    def export(self) -> str:
+        """What to export in a shell so that the docker CLI there uses this daemon."""
+        wanted = {"DOCKER_HOST": self.host, **self._life.transport.variables()}
+        return " ".join(f"{name}={shlex.quote(value)}" for name, value in wanted.items() if name.startswith("DOCKER_"))
+
+    def _lead_here(self) -> None:
+        """Lead those who had the client and the environment before a new start to where the daemon is now."""
+        if self._client is not None:
+            self._life.transport.redirect(self._client)
         if self._env:
             self._env.update(self._variables())
 
@@ -104,7 +112,8 @@ class Endpoint:
             ip = self.ip
         except DaemonStateError:  # --dind-network=none
             ip = None
-        return variables(self.host, self._life.transport.config, ip)
+        transport = self._life.transport
+        return variables(transport.host, transport.config, ip, transport.variables())
 
     @property
     def ended(self) -> bool:

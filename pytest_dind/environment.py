@@ -22,13 +22,18 @@ MISLEADING = frozenset({
 })  # fmt: skip
 
 
-def variables(host: str, config: Path, ip: str | None) -> dict[str, str]:
+#: What a transport over TLS sets besides, where the user has set it, so that neither proxies nor authorities mislead.
+_PAST_THE_USERS = ("NO_PROXY", "REQUESTS_CA_BUNDLE", "no_proxy")
+
+
+def variables(host: str, config: Path, ip: str | None, further: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what to set so that the docker CLI, compose, testcontainers and SDKs use one daemon.
 
     :param config: A DOCKER_CONFIG of its own: no log-in, context or builder of the user's is used or changed.
     :param ip: Where published ports are reached.
+    :param further: What the transport needs besides.
     """
-    found = {"DOCKER_HOST": host, "DOCKER_CONFIG": str(config)}
+    found = {"DOCKER_HOST": host, "DOCKER_CONFIG": str(config), **(further or {})}
     if ip is not None:
         # https://testcontainers-python.readthedocs.io: the host for published ports, which is not localhost here.
         found["TESTCONTAINERS_HOST_OVERRIDE"] = ip
@@ -45,6 +50,8 @@ class Patched:
 
     def __init__(self, wanted: Mapping[str, str]) -> None:
         changed = {name: wanted.get(name) for name in (*MISLEADING, *variables("", Path(), ""))}
+        if "DOCKER_TLS_VERIFY" in wanted:
+            changed |= {name: wanted[name] for name in _PAST_THE_USERS if name in wanted}
         self._before = {name: os.environ.get(name) for name in changed}
         _set(changed)
 

@@ -14,6 +14,7 @@ from .diagnosis import diagnose
 from .errors import DindError, EngineRefusedError, HostEngineError, ImageNotFoundError
 from .labels import OURS
 from .pulling import pull
+from .tls import Published, Reach
 
 if TYPE_CHECKING:
     import docker
@@ -38,6 +39,8 @@ class HostEngine:
         self.client = client
         self.api: Any = client.api
         self.address = address
+        #: Where daemons on it are dialled, if it is to be over TLS.
+        self.reach: Reach = Published()
 
     @classmethod
     def connect(cls) -> HostEngine:

@@ -16,8 +16,10 @@ from .errors import TAIL_LINES, DaemonStartError, DaemonStateError, DindWarning,
 from .host import HostEngine
 from .lifeline import Lifeline
 from .owner import Owner
+from .places import sockets_dir
 from .settings import Settings
-from .transport import UnixSocket
+from .tls import Reach, Tls
+from .transport import Transport, UnixSocket
 
 #: What a host engine says, once in a thousand times on a busy machine, when runc lost the container's first process
 #: before that was one; the next attempt succeeds.
@@ -30,10 +32,14 @@ SHUT_TIMEOUT = 300
 REMOVAL_TIMEOUT = 60
 
 
+def _transport(directory: Path, settings: Settings, reach: Reach) -> Transport:
+    return Tls(directory, reach) if settings.transport == "tls" else UnixSocket(directory)
+
+
 class Life:
     """One container at a time under one name; it can be started anew when it has ended."""
 
-    def __init__(self, name: str, engine: HostEngine, owner: Owner, transport: UnixSocket) -> None:
+    def __init__(self, name: str, engine: HostEngine, owner: Owner, transport: Transport) -> None:
         self.name = name
         self.engine = engine
         self.owner = owner
@@ -49,10 +55,10 @@ class Life:
         self._mounted = (0, 0)
 
     @classmethod
-    def planned(cls, engine: HostEngine, owner: Owner) -> Life:
-        """Return one under the owner's next name."""
+    def planned(cls, engine: HostEngine, owner: Owner, settings: Settings) -> Life:
+        """Return one under the owner's next name, with the transport that the settings ask for."""
         name, directory = owner.next_names()
-        return cls(name, engine, owner, UnixSocket.named(directory))
+        return cls(name, engine, owner, _transport(sockets_dir() / directory, settings, engine.reach))
 
     def begin(
         self,
@@ -72,7 +78,7 @@ class Life:
             try:
                 self._boot(settings, base_temp, storage)
             except EngineRefusedError as error:
-                if _NEVER_BEGAN not in error.answer:
+                if not (_NEVER_BEGAN in error.answer or self.transport.is_taken(error.answer)):
                     raise
                 self.end()
                 self.check_interrupted()
@@ -116,6 +122,7 @@ class Life:
             self.check_interrupted()
             self._running = True
             self.engine.start(self.name)
+        self.transport.started(self.name, self.lifeline, lambda: self.engine.container(self.name))
         self.check_interrupted()
         api_version = self.transport.wait_ready(self.lifeline, deadline)
         self.check_interrupted()

@@ -101,6 +101,6 @@ def summary(news: Sequence[Mapping[str, Any]], removed: Swept, stores: Kept) -> 
         if "replaced" in one:
             lines.append(f"dind: the session daemon {one['replaced']} was replaced: {one['after']} broke it")
         if "kept" in one:
-            lines.append(f"dind: kept {one['kept']}: export DOCKER_HOST={one['host']}")
+            lines.append(f"dind: kept {one['kept']}: export {one['export']}")
             lines.append(f"dind:   remove it with: docker rm -fv {one['kept']}")
     return lines

@@ -173,7 +173,7 @@ class Runtime:
         # Others may have containers that still write to base temp as users of their own.
         daemon.stop(hand_back=not self.daemons)
         if daemon.kept:
-            self.news.append({"kept": daemon.name, "host": daemon.host})
+            self.news.append({"kept": daemon.name, "export": daemon.export})
 
     def stop_all(self) -> None:
         """Stop what is left and give the lease up; `os.environ` is as it was before."""

@@ -41,6 +41,7 @@ class Settings:
     insecure_registry: tuple[str, ...] = ()
     daemon_arg: tuple[str, ...] = ()
     config: Mapping[str, Any] | None = None
+    transport: str = "auto"
     mount: tuple[Path, ...] = ()
     keep: str = "never"
     start_timeout: float = 120.0
@@ -58,6 +59,8 @@ class Settings:
         for option in OPTIONS:
             checked = option.check(getattr(self, option.name), f"Settings({option.name}=…)")
             object.__setattr__(self, option.name, checked)
+        if self.transport == "tls" and self.network == "none":
+            raise SettingsError("Settings(transport=…)", "tls", "needs a network, and --dind-network=none leaves none")
         for name, key in _IN_ONE_PLACE.items():
             if getattr(self, name) and key in (self.config or {}):
                 flag = _BY_NAME[name].flag

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import checks, sources
-from .checks import KEEP
+from .checks import KEEP, TRANSPORT
 from .errors import SettingsError
 from .sources import PULL
 
@@ -108,6 +108,13 @@ OPTIONS = (
         many=True,
     ),
     Option("config", checks.daemon_config, "A daemon.json for the daemons.", "FILE", optional=True),
+    Option(
+        "transport",
+        checks.transport,
+        "How tests reach the daemons: over a unix socket; over TCP with TLS and a certificate on both sides; or "
+        "whichever of them works here (default: auto).",
+        "|".join(TRANSPORT),
+    ),
     Option(
         "mount",
         checks.mount,

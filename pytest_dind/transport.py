@@ -1,4 +1,4 @@
-"""How a test process talks to a daemon: a unix socket in a directory that only this user can enter."""
+"""How a test process talks to a daemon: over a unix socket, or what every other transport shares with that."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ import os
 import shutil
 import socket
 import time
-from dataclasses import dataclass
+import urllib.parse
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .lifeline import Lifeline
 from .places import sockets_dir
 
+if TYPE_CHECKING:
+    import docker
+
 #: A request sent before the daemon serves waits in the socket's queue and is answered at the instant of readiness, so
 #: this is only how often the socket is looked for until it is there.
 LOOK_EVERY = 0.003
+#: Seconds in which a kept daemon's address takes a connection, if it still runs.
+_KEPT_TIMEOUT = 2
 _PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
 
 
-@dataclass(frozen=True)
-class UnixSocket:
-    """A directory of its own for one daemon, with the socket and a DOCKER_CONFIG in it."""
+class Transport(ABC):
+    """A directory of its own for one daemon, with a DOCKER_CONFIG in it, and the way to the daemon."""
 
-    directory: Path
+    #: Seconds after which a request to a daemon that has not served yet is better sent anew.
+    patience = float("inf")
 
-    @classmethod
-    def named(cls, name: str) -> UnixSocket:
-        """Return the transport whose directory has a name; `make` makes it."""
-        return cls(sockets_dir() / name)
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        #: Why the last request had no answer.
+        self.failure = ""
 
     def make(self) -> None:
         """Make the directory, as it is for a daemon that has not started yet; `remove` is its undo."""
@@ -44,41 +52,93 @@ class UnixSocket:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def mark_kept(self) -> None:
-        """Have the sweep leave the directory alone for as long as somebody serves there."""
-        (self.directory / "kept").touch()
+        """Have the sweep leave the directory alone for as long as somebody serves at the daemon's address."""
+        (self.directory / "kept").write_text(self.host, encoding="utf-8")
 
     @property
     def is_kept(self) -> bool:
-        """Whether a daemon that was kept on purpose serves here."""
-        if not (self.directory / "kept").exists():
+        """Whether a daemon that was kept on purpose serves here, over whichever transport."""
+        try:
+            kept = urllib.parse.urlsplit((self.directory / "kept").read_text(encoding="utf-8"))
+        except FileNotFoundError:
             return False
-        with socket.socket(socket.AF_UNIX) as connection:
-            return connection.connect_ex(str(self.path)) == 0
-
-    @property
-    def path(self) -> Path:
-        """The socket."""
-        return self.directory / "docker.sock"
+        family, address = socket.AF_UNIX, kept.path or str(self.directory / "docker.sock")
+        target: Any = address
+        if kept.scheme == "tcp":
+            family = socket.AF_INET6 if ":" in str(kept.hostname) else socket.AF_INET
+            target = kept.hostname, kept.port
+        with socket.socket(family) as connection:
+            connection.settimeout(_KEPT_TIMEOUT)
+            return connection.connect_ex(target) == 0
 
     @property
     def config(self) -> Path:
         """The private DOCKER_CONFIG."""
         return self.directory / "config"
 
+    # -- what the container needs
+
     @property
+    def mounts(self) -> tuple[Path, ...]:
+        """Paths of this machine that the container sees at the same place."""
+        return ()
+
+    @property
+    def ports(self) -> Mapping[str, list[dict[str, str]]]:
+        """Ports of the container that are published, as the engine's `PortBindings`."""
+        return {}
+
+    @property
+    def network(self) -> str | None:
+        """The network that the container must be on; None if any will do."""
+        return None
+
+    def started(  # noqa: B027 (nothing, where nothing is said)
+        self, name: str, lifeline: Lifeline, inspect: Callable[[], Mapping[str, Any] | None]
+    ) -> None:
+        """Do what can only be done when the container runs.
+
+        :param inspect: Asks the engine what it knows of the container; None if it is gone.
+        """
+
+    def is_taken(self, answer: str) -> bool:  # noqa: ARG002 (where there is an address to be taken)
+        """Whether the engine refused the container for an address that another time will not be asked for."""
+        return False
+
+    # -- the way to the daemon
+
+    @property
+    @abstractmethod
     def host(self) -> str:
         """The DOCKER_HOST."""
-        return f"unix://{self.path}"
+
+    def variables(self) -> dict[str, str]:
+        """Return what clients must know, in the environment, besides DOCKER_HOST and DOCKER_CONFIG."""
+        return {}
+
+    def connect(self, api_version: str, timeout: int) -> docker.DockerClient:
+        """Return a new client of the daemon; close it.
+
+        :param timeout: Seconds that an answer may take.
+        """
+        import docker  # noqa: PLC0415
+
+        return docker.DockerClient(base_url=self.host, version=api_version, timeout=timeout)
+
+    def redirect(self, client: docker.DockerClient) -> None:  # noqa: B027 (nothing, where the address is the same)
+        """Lead a client of `connect` to where the daemon is after it was started anew."""
+
+    @abstractmethod
+    def _dial(self, timeout: float) -> socket.socket:
+        """Open a connection, whose every answer may take `timeout` seconds."""
 
     def ping(self, timeout: float) -> str:
         """Ask the daemon whether it serves; return its newest API version.
 
         :param timeout: Seconds to wait for the answer.
-        :raises OSError: nobody answers on the socket, or not in time.
+        :raises OSError: nobody answers at its address, or not in time.
         """
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(timeout)
-            connection.connect(str(self.path))
+        with self._dial(timeout) as connection:
             connection.sendall(_PING)
             answer = b""
             while part := connection.recv(4096):
@@ -94,11 +154,48 @@ class UnixSocket:
 
         :param deadline: On the clock of time.monotonic.
         """
+        patience = self.patience
         while (left := deadline - time.monotonic()) > 0:
             try:
-                return self.ping(left)
-            except OSError:  # no socket yet, or the daemon ended with the request in its queue
-                pass
+                return self.ping(min(left, patience))
+            except TimeoutError as error:
+                self.failure, patience = str(error), 2 * patience
+            except OSError as error:  # no socket yet, or the daemon ended with the request in its queue
+                self.failure = str(error)
             if lifeline.wait_ended(LOOK_EVERY):
                 return None
         return None
+
+
+class UnixSocket(Transport):
+    """A socket in a directory that only this user can enter, and that the container sees at the same place."""
+
+    @classmethod
+    def named(cls, name: str) -> UnixSocket:
+        """Return the transport whose directory has a name; `make` makes it."""
+        return cls(sockets_dir() / name)
+
+    @property
+    def path(self) -> Path:
+        """The socket."""
+        return self.directory / "docker.sock"
+
+    @property
+    def host(self) -> str:
+        """The DOCKER_HOST."""
+        return f"unix://{self.path}"
+
+    @property
+    def mounts(self) -> tuple[Path, ...]:
+        """The directory of all daemons' directories, so that boot.sh can remove this one's."""
+        return (self.directory.parent,)
+
+    def _dial(self, timeout: float) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(str(self.path))
+        except BaseException:
+            connection.close()
+            raise
+        return connection

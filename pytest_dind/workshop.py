@@ -68,7 +68,7 @@ def do(job: Callable[[Workshop], Result], volume: str, settings: Settings, engin
     :raises DaemonStartError: it does not come up, with this data.
     :raises EngineRefusedError: the host engine does not run its container.
     """
-    life = Life.planned(engine, owner)
+    life = Life.planned(engine, owner, settings)
     results: list[Result] = []
 
     def work() -> None:
@@ -82,9 +82,7 @@ def do(job: Callable[[Workshop], Result], volume: str, settings: Settings, engin
 
 @contextmanager
 def _client_of(life: Life) -> Iterator[docker.DockerClient]:
-    import docker  # noqa: PLC0415
-
-    client = docker.DockerClient(life.transport.host, version=life.api_version, timeout=CLIENT_TIMEOUT)
+    client = life.transport.connect(life.api_version, CLIENT_TIMEOUT)
     try:
         yield client
     finally:
