@@ -119,6 +119,17 @@ def keep(value: object, where: str) -> str:
     return one_of(KEEP, value, where)
 
 
+def log_dir(value: object, where: str) -> Path:
+    """A directory that logs can be written to, or can be made; it is made when there is something to write."""
+    path = Path(os.path.abspath(os.path.expanduser(text(str(value), where))))  # noqa: PTH100, PTH111 (keeps links)
+    there = next(part for part in (path, *path.parents) if part.exists())
+    if not there.is_dir():
+        raise SettingsError(where, str(value), f"cannot be a directory: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise SettingsError(where, str(value), f"cannot be written to: {there} is not yours to write")
+    return path
+
+
 def transport(value: object, where: str) -> str:
     """How daemons are reached."""
     return one_of(TRANSPORT, value, where)

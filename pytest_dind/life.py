@@ -117,7 +117,8 @@ class Life:
                 raise
             deadline = time.monotonic() + settings.start_timeout
             self.engine.put(self.name, boot_archive())
-            self.lifeline = Lifeline(self.engine.attach(self.name), self.name)
+            log = settings.log_dir / f"{self.name}.log" if settings.log_dir else None
+            self.lifeline = Lifeline(self.engine.attach(self.name), self.name, log)
             self.own(base_temp.own if base_temp else None)
             self.check_interrupted()
             self._running = True

@@ -11,7 +11,8 @@ import socket
 import threading
 import weakref
 from collections import deque
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 #: Bytes of log that are kept; the oldest go first.
 MOST_LOG = 4 * 1024 * 1024
@@ -24,9 +25,12 @@ _open: weakref.WeakSet[Lifeline] = weakref.WeakSet()
 
 
 class Lifeline:
-    """An attached stream; reads the log on a thread of its own until the container ends."""
+    """An attached stream; reads the log on a thread of its own until the container ends.
 
-    def __init__(self, stream: Any, name: str) -> None:
+    :param copy: A file that gets the whole log too, as it comes; after what is in it.
+    """
+
+    def __init__(self, stream: Any, name: str, copy: Path | None = None) -> None:
         # docker-py hands out the file object of the connection; the socket is below it.
         self._stream = stream
         self._socket: socket.socket = getattr(stream, "_sock", stream)
@@ -37,6 +41,7 @@ class Lifeline:
         self._partial = b""
         self._changed = threading.Condition()
         self._ended = False
+        self._copy = _opened(copy) if copy else None
         self._reader = threading.Thread(target=self._read, name=f"{name} log", daemon=True)
         _open.add(self)
         self._reader.start()
@@ -91,10 +96,14 @@ class Lifeline:
     def _read(self) -> None:
         try:
             while header := self._exactly(_HEADER):
-                self._add(self._exactly(int.from_bytes(header[4:], "big")))
+                data = self._exactly(int.from_bytes(header[4:], "big"))
+                self._write(data)
+                self._add(data)
         except OSError:  # closed under the reader, or the host engine went away
             pass
         finally:
+            if self._copy is not None:
+                self._copy.close()
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
@@ -108,6 +117,13 @@ class Lifeline:
             data += part
         return data
 
+    def _write(self, data: bytes) -> None:
+        try:
+            if self._copy is not None:
+                self._copy.write(data)
+        except OSError:  # no room is left there; what tests see of the log does not depend on it
+            pass
+
     def _add(self, data: bytes) -> None:
         with self._changed:
             *whole, self._partial = (self._partial + data).split(b"\n")
@@ -119,6 +135,15 @@ class Lifeline:
             while self._size > MOST_LOG:
                 self._size -= len(self._lines.popleft()) + 1
                 self._dropped += 1
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    """Open a file to add to, each write at once: whoever is killed has written all; None where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab", buffering=0)
+    except OSError:  # it could be written when the settings were checked
+        return None
 
 
 def _let_go_in_child() -> None:

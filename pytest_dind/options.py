@@ -117,7 +117,7 @@ def _beside_the_ini_file(config: pytest.Config, option: Option, said: Any) -> An
     def beside(part: str) -> Any:
         if option.parse is sources.build:
             return sources.build(part, f"ini {option.ini}", folder)
-        if option.parse in (checks.mount, checks.daemon_config) or (
+        if option.parse in (checks.mount, checks.daemon_config, checks.log_dir) or (
             option.parse is sources.preload and sources.is_file(part)
         ):
             return str(folder / os.path.expanduser(part))  # noqa: PTH111 (raises nothing without a home)

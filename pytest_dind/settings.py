@@ -44,6 +44,7 @@ class Settings:
     transport: str = "auto"
     mount: tuple[Path, ...] = ()
     keep: str = "never"
+    log_dir: Path | None = None
     start_timeout: float = 120.0
     lock_timeout: float = 2100.0
     build_timeout: float = 1800.0

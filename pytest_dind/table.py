@@ -130,6 +130,15 @@ OPTIONS = (
         "failed test used) or always. How to reach and remove them is printed.",
         "|".join(KEEP),
     ),
+    Option(
+        "log_dir",
+        checks.log_dir,
+        "Directory for the whole log of every daemon, as NAME.log, written as it comes; made if it is not there "
+        "(default: none).",
+        "DIR",
+        marker=False,
+        optional=True,
+    ),
     Option("start_timeout", checks.seconds, "Seconds that a daemon may take to answer (default: 120).", "SECONDS"),
     Option(
         "lock_timeout",

@@ -132,6 +132,30 @@ def test_the_log_that_is_kept_is_bounded_with_real_amounts(line: Line) -> None:
     assert 4_000_000 < len(log) < 4_400_000
 
 
+def test_a_copy_has_the_whole_log_and_what_was_in_it_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(lifeline, "MOST_LOG", 10)
+    copy = tmp_path / "made" / "a.log"
+    for text in ("first\n" * 10, "second\n" * 10):
+        engine, ours = socket.socketpair()
+        made = Lifeline(ours, "test", copy)
+        engine.sendall(frame(text.encode()))
+        engine.close()
+        assert made.wait_ended(20)
+        made.close()
+    assert copy.read_text() == "first\n" * 10 + "second\n" * 10
+
+
+@pytest.mark.parametrize("copy", ["/dev/full", "/proc/no/such/place"])
+def test_a_copy_that_cannot_be_written_costs_nothing_of_the_log(copy: str) -> None:
+    engine, ours = socket.socketpair()
+    made = Lifeline(ours, "test", Path(copy))
+    engine.sendall(frame(b"one\n") + frame(b"two\n"))
+    engine.close()
+    assert made.wait_ended(20)
+    assert made.log() == "one\ntwo\n"
+    made.close()
+
+
 def test_the_end_of_the_stream_is_the_end_of_the_container_and_the_log_stays(line: Line) -> None:
     line.engine.sendall(frame(b"last words\n") + frame(b"unfinished"))
     assert not line.lifeline.wait_ended(0.01)

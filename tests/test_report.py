@@ -138,6 +138,30 @@ def test_the_first_test_that_fails_shows_the_daemons_start_also_with_xdist_and_i
     assert "host engine" not in str(quiet.stdout)
 
 
+@pytest.mark.once
+def test_the_log_directory_has_the_log_of_every_daemon_also_of_one_that_took_anothers_place(inner: InnerRun) -> None:
+    inner.pytester.makepyfile("""
+        def test_breaks(dind_daemon):
+            print("name:", dind_daemon.name)
+            dind_daemon.exec(["sh", "-c", "echo of-the-first >/proc/1/fd/2; kill $(pidof dockerd)"])
+
+        def test_again(dind_daemon):
+            dind_daemon.exec(["sh", "-c", "echo of-the-second >/proc/1/fd/2"])
+
+        def test_fresh(dind_fresh_daemon):
+            print("name:", dind_fresh_daemon.name)
+    """)
+    result = inner.run("--dind", "-p", "no:xdist", "-rP", "--dind-log-dir=reports/logs")
+    result.assert_outcomes(passed=3)
+    session, fresh = re.findall(r"^name: (\S+)$", str(result.stdout), re.MULTILINE)
+    logs = {path.name: path.read_text() for path in (inner.pytester.path / "reports" / "logs").iterdir()}
+    assert sorted(logs) == sorted([f"{session}.log", f"{fresh}.log"])
+    parts = logs[f"{session}.log"].split("of-the-first")
+    assert len(parts) == 2
+    assert all("API listen on" in part for part in [*parts, logs[f"{fresh}.log"]])
+    assert "of-the-second" in parts[1]
+
+
 def test_what_a_report_shows_is_bounded(inner: InnerRun, busybox: str) -> None:
     inner.pytester.makepyfile(
         f"""

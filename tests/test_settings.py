@@ -47,6 +47,7 @@ GIVEN = [
     Given("transport", "unix", "unix", "tls", "tls", "unix", "unix", "auto"),
     Given("mount", [], (), "line", (Path("line"),), "ini", (Path("ini"),), ()),
     Given("keep", "never", "never", "failed", "failed", "always", "always", "never"),
+    Given("log_dir", None, None, "line", Path("line"), "ini", Path("ini"), None),
     Given("start_timeout", 0.5, 0.5, "2", 2.0, "3", 3.0, 120.0),
     Given("lock_timeout", None, None, "2", 2.0, "3", 3.0, 2100.0),
     Given("build_timeout", None, None, "2", 2.0, "3", 3.0, 1800.0),
@@ -76,6 +77,7 @@ BAD = [
     ("transport", "tcp", "tcp", "is none of auto, unix, tls"),
     ("mount", "/no/such/path", ["/no/such/path"], "does not exist on this machine"),
     ("keep", "sometimes", "sometimes", "is none of never, failed, always"),
+    ("log_dir", "/dev/null/logs", "/dev/null/logs", "cannot be a directory: /dev/null is a file"),
     ("start_timeout", "0", 0, "is not a number of seconds above 0, such as 30 or 0.5"),
     ("lock_timeout", "0", 0, "is not a number of seconds above 0, such as 30 or 0.5"),
     ("build_timeout", "x", True, "is not a number of seconds above 0, such as 30 or 0.5"),
@@ -124,6 +126,8 @@ def test_marker_beats_command_line_beats_environment_beats_ini_beats_default(
         return getattr(settings, given.name)
 
     def absolute(expected: Any) -> Any:
+        if given.name == "log_dir":
+            return expected and pytester.path / expected
         return tuple(pytester.path / path for path in expected) if given.name == "mount" else expected
 
     line = f"{option.flag}={given.line}"
