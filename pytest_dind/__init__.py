@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         LockTimeoutError,
         SettingsError,
     )
+    from .heed import DindCaveatWarning
     from .settings import Settings
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ __all__ = [
     "Daemon",
     "DaemonStartError",
     "DaemonStateError",
+    "DindCaveatWarning",
     "DindError",
     "DindWarning",
     "EngineRefusedError",
@@ -57,5 +59,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415
 
-    room = {"Build": "build", "Daemon": "daemon", "Settings": "settings"}.get(name, "errors")
-    return getattr(import_module(f".{room}", __name__), name)
+    rooms = {"Build": "build", "Daemon": "daemon", "DindCaveatWarning": "heed", "Settings": "settings"}
+    return getattr(import_module(f".{rooms.get(name, 'errors')}", __name__), name)

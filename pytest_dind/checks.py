@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .caveats import HOW, IDS
 from .errors import SettingsError
 
 KEEP = ("never", "failed", "always")
@@ -133,6 +134,16 @@ def log_dir(value: object, where: str) -> Path:
 def transport(value: object, where: str) -> str:
     """How daemons are reached."""
     return one_of(TRANSPORT, value, where)
+
+
+def caveats(value: object, where: str) -> str:
+    """How caveats are taken, or one of them: `ignore`, `mtu=ignore`."""
+    name, separator, how = text(value, where).rpartition("=")
+    if how not in HOW:
+        raise SettingsError(where, value, f"is none of {', '.join(HOW)}; or give it for one caveat, such as mtu=ignore")
+    if separator and name not in IDS:
+        raise SettingsError(where, value, f"names no caveat; there are {', '.join(IDS)}")
+    return text(value, where)
 
 
 def one_of(known: tuple[str, ...], value: object, where: str) -> str:

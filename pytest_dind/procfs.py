@@ -134,6 +134,21 @@ def own_ids(process: Process) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
+def hierarchies() -> frozenset[str]:
+    """Return the controllers of cgroup v1 that this machine has mounted, and `systemd` for the hierarchy of that name.
+
+    They are the same in all namespaces: cgroups(7).
+    """
+    fields = [line.split(":") for line in _text("/proc/self/cgroup").splitlines()]
+    names = [name for field in fields if len(field) > 1 for name in field[1].split(",")]
+    return frozenset(name.removeprefix("name=") for name in names if name)
+
+
+def routed_interfaces() -> frozenset[str]:
+    """Return the network interfaces that routes lead over; no tunnel's that is only there, as in every namespace."""
+    return frozenset(line.split("\t")[0] for line in _text("/proc/net/route").splitlines()[1:])
+
+
 @dataclass(frozen=True)
 class Listener:
     """Who listens on a unix socket, as the kernel says."""

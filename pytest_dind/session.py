@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from . import live, report, workers
+from . import heed, live, report, workers
 from .abort import HOPELESS, end_run, ends_the_run
 from .basetemp import base_temp_of
 from .container import BaseTemp
@@ -153,6 +153,7 @@ class Session:
             for settings in self.settings:
                 engine.require_image(engine.image_named(settings.image))
             self._header = report.header(engine, self.settings, sweep(engine))
+            heed.heed_caveats(self.config, self.settings, self.runtime)
         except OSError as error:  # of docker-py, or of files
             raise engine.failure(error) from error
 
@@ -160,10 +161,9 @@ class Session:
         """Have the worker's daemon in os.environ; where that was done early, say what was not known then."""
         if self._early_error is not None:
             raise self._early_error
-        base_temp = base_temp_of(self.config)
         if not self.runtime.environ_entered:
             self.runtime.enter_environ(self.settings[0])
-        elif base_temp is not None:
+        elif (base_temp := base_temp_of(self.config)) is not None:
             self.runtime.settle(base_temp)
         self.runtime.have(self.settings[0])
 

@@ -55,6 +55,7 @@ class Settings:
     runtime: str | None = None
     network: str | None = None
     environ: bool = False
+    caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for option in OPTIONS:

@@ -151,6 +151,11 @@ class Surroundings:
         mounts = {str(mount.destination): mount for mount in self.container.mounts} if self.container else {}
         return mounts.get(covering)
 
+    def file_system_of(self, path: str | os.PathLike[str]) -> str:
+        """Return the kind of file system that a path lies on, as this process sees it."""
+        kinds = {mount.path: mount.kind for mount in self.mount_points}
+        return kinds.get(_longest(os.path.realpath(path), list(kinds)), "")
+
 
 def _longest(path: str, directories: list[str]) -> str:
     above = [one for one in directories if one in ("/", path) or path.startswith(one + "/")]

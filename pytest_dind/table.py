@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import checks, sources
+from .caveats import HOW
 from .checks import KEEP, TRANSPORT
 from .errors import SettingsError
 from .sources import PULL
@@ -196,6 +197,15 @@ OPTIONS = (
         checks.switch,
         "The whole test process sees the worker's daemon as its Docker: it is up, and in "
         "os.environ, before the first test module is imported. For suites that know nothing of this plugin.",
+        marker=False,
+    ),
+    Option(
+        "caveats",
+        checks.caveats,
+        "What a caveat that applies here does: end the run (error), warn (default), or nothing (ignore); for one of "
+        "them with its id, such as --dind-caveats=mtu=ignore. May be given several times.",
+        "|".join(HOW) + "|ID=…",
+        many=True,
         marker=False,
     ),
 )

@@ -36,6 +36,12 @@ def is_early_controller(namespace: Any) -> bool:
     return bool(workers) or getattr(namespace, "dist", "no") != "no"
 
 
+def count(config: pytest.Config) -> int:
+    """Return how many processes run tests."""
+    # With `-n` it is a number by now, also for `auto`; with `--tx 3*popen` each has an entry.
+    return getattr(config.option, "numprocesses", None) or len(getattr(config.option, "tx", None) or ()) or 1
+
+
 def worker_name() -> str:
     """Return the worker's name: gw0, gw1, …, or `main` without xdist."""
     return os.environ["PYTEST_XDIST_WORKER"] if is_worker_process() else "main"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_dind.caveats import CAVEATS
 from pytest_dind.settings import _PLURALS, Settings
 from pytest_dind.table import OPTIONS
 
@@ -44,12 +45,18 @@ def test_the_defaults_in_the_table_are_those_of_settings() -> None:
         else:
             assert in_readme[option.flag] in {
                 "none",
+                "warn",
                 "no limit",
                 "off",
                 "base temp only",
                 "the engine's",
                 "the engine's bridge",
             }
+
+
+def test_the_table_of_caveats_says_what_the_warnings_say() -> None:
+    in_readme = [(cells[0].strip("`"), *cells[1:]) for cells in rows("Caveats")]
+    assert in_readme == [(caveat.id, caveat.what, caveat.cure) for caveat in CAVEATS]
 
 
 def test_the_table_of_fixtures_is_what_fixtures_shows(inner: InnerRun) -> None:

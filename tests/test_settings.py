@@ -57,6 +57,7 @@ GIVEN = [
     Given("pids", 100, 100, "200", 200, "300", 300, None),
     Given("runtime", None, None, "line", "line", "ini", "ini", None),
     Given("network", "mark", "mark", "line", "line", "ini", "ini", None),
+    Given("caveats", None, None, "mtu=ignore", ("mtu=ignore",), "error", ("error",), ()),
 ]
 
 #: For each option: a bad value as text, the same as Python would give it, and the rule that the message names.
@@ -87,6 +88,7 @@ BAD = [
     ("pids", "-1", -1, "is not a whole number above 0, such as 4096"),
     ("runtime", " ", "", "is not a text; give one that is not empty"),
     ("network", "host", "host", "would share a network stack"),
+    ("caveats", "mtu=no", ["mtu=no"], "is none of error, warn, ignore; or give it for one caveat, such as mtu=ignore"),
 ]
 BAD_IN_MARKERS = [bad for bad in BAD if BY_NAME[bad[0]].marker]
 bad_values = pytest.mark.parametrize(("name", "text", "value", "rule"), BAD, ids=[bad[0] for bad in BAD])

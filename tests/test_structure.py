@@ -25,7 +25,19 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 NAMES = {path.stem for path in MODULES}
 
 #: The modules that may import pytest; all others work in a plain script.
-KNOW_PYTEST = {"abort", "basetemp", "early", "evidence", "hooks", "live", "options", "plugin", "session", "workers"}
+KNOW_PYTEST = {
+    "abort",
+    "basetemp",
+    "early",
+    "evidence",
+    "heed",
+    "hooks",
+    "live",
+    "options",
+    "plugin",
+    "session",
+    "workers",
+}
 
 MOST_LINES = 260
 

@@ -1,0 +1,171 @@
+"""Gathers the facts of a run, by which caveats apply or do not."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from .container import DATA_ROOT, BaseTemp
+from .facts import Facts
+from .places import leases_dir
+from .procfs import hierarchies, routed_interfaces
+from .settings import Settings
+from .surroundings import Surroundings
+
+
+def gather(
+    surroundings: Surroundings,
+    settings: Sequence[Settings],
+    *,
+    base_temp: BaseTemp | None,
+    project: str,
+    workers: int,
+) -> Facts:
+    """Gather the facts of a run: the kernel's files, and one request to the engine.
+
+    :param settings: Those of the run, which differ in their image only.
+    """
+    engine, one = surroundings.engine, settings[0]
+    paths = (*([base_temp.mount] if base_temp else []), *one.mount)
+    networks = engine.api.networks()
+    return Facts(
+        ci=surroundings.ci.system,
+        in_kubernetes="KUBERNETES_SERVICE_HOST" in os.environ,
+        in_container=bool(surroundings.container_sign),
+        own_container=surroundings.container.name if surroundings.container else "",
+        user=os.geteuid(),
+        workspace_owner=os.stat(project).st_uid,  # noqa: PTH116 (a text)
+        workers=workers,
+        lost_state=_lost_state(surroundings),
+        **_kernel(surroundings),
+        engine=_in_words(surroundings),
+        engine_version="" if surroundings.engine_is_podman else engine.version["Version"],
+        engine_driver=engine.info.get("Driver", ""),
+        engine_in_container=surroundings.engine_is_in_container,
+        apparmor=any("name=apparmor" in option for option in engine.info.get("SecurityOptions") or ()),
+        plain_tcp=surroundings.engine_scheme in ("tcp", "http") and engine.api.base_url.startswith("http://"),
+        socket_mode=_socket_mode(surroundings),
+        addresses_reached=_reaches_addresses(surroundings),
+        mtu=_mtu(surroundings, one.network, networks),
+        outer_subnets=tuple(_subnets(networks)),
+        images=tuple(settings.image for settings in settings),
+        preloaded_names=tuple(str(image) for image in one.preload if not isinstance(image, Path)),
+        keep=one.keep,
+        mounts=tuple(f"--dind-mount={path}" for path in one.mount),
+        unseen_paths=tuple(str(path) for path in paths if surroundings.translate(path) is None),
+        unlimited=tuple(f"--dind-{name}" for name in ("memory", "cpus") if getattr(one, name) is None),
+        storage_driver=next(_told(one, "storage-driver"), ""),
+        data_on_overlay=_data_on_overlay(surroundings, one),
+        inner_subnets=tuple(_inner_subnets(one)),
+    )
+
+
+def _in_words(surroundings: Surroundings) -> str:
+    kinds = {
+        "Docker Desktop": surroundings.engine_is_desktop,
+        "Podman": surroundings.engine_is_podman,
+        "rootless": surroundings.engine_is_rootless,
+    }
+    return ", ".join([surroundings.engine.address, *(kind for kind, is_it in kinds.items() if is_it)])
+
+
+def _kernel(surroundings: Surroundings) -> Mapping[str, Any]:
+    engine = surroundings.engine
+    if not surroundings.engine_is_local or engine.info.get("KernelVersion") != os.uname().release:
+        return {}
+    v1 = engine.info.get("CgroupVersion", "1") == "1"
+    return {
+        "inotify_instances": _number("/proc/sys/fs/inotify/max_user_instances"),
+        "inotify_watches": _number("/proc/sys/fs/inotify/max_user_watches"),
+        "cgroup_v1_hierarchies": hierarchies() if v1 else frozenset(),
+    }
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text(encoding="ascii"))
+    except (OSError, ValueError):  # a hardened /proc, or none
+        return None
+
+
+def _lost_state(surroundings: Surroundings) -> str:
+    if surroundings.container is None:
+        return ""
+    directory = leases_dir().parent
+    return "" if surroundings.mount_of(directory) else f"{directory} is on no mount"
+
+
+def _socket_mode(surroundings: Surroundings) -> int:
+    path = surroundings.engine.address.partition("://")[2]
+    try:
+        return os.stat(path).st_mode & 0o777 if surroundings.engine_scheme == "unix" else 0  # noqa: PTH116 (a text)
+    except OSError:  # somebody else's directory
+        return 0
+
+
+def _reaches_addresses(surroundings: Surroundings) -> bool:
+    if surroundings.container:
+        return True  # Daemons join its network.
+    if surroundings.engine_is_desktop or surroundings.engine_is_rootless:
+        return False
+    # A port of this machine may be a tunnel's.
+    host = urllib.parse.urlsplit(surroundings.engine.address).hostname
+    is_here = host in ("localhost", "127.0.0.1", "::1") and surroundings.engine_scheme != "ssh"
+    return surroundings.engine_is_beside or (is_here and surroundings.engine.info.get("Name") == surroundings.hostname)
+
+
+def _mtu(surroundings: Surroundings, name: str | None, networks: Sequence[Mapping[str, Any]]) -> int | None:
+    own = surroundings.container.networks if surroundings.container else ()
+    joined = {name} if name else {one.name for one in own} or {"bridge", "podman"}
+    options = [one.get("Options") or {} for one in networks if one["Name"] in joined]
+    said = [int(each["com.docker.network.driver.mtu"]) for each in options if "com.docker.network.driver.mtu" in each]
+    # A network that says nothing has its engine's own; in a container, it is the interfaces' too.
+    routed = routed_interfaces() if surroundings.container_sign else ()
+    seen = [_number(f"/sys/class/net/{interface}/mtu") for interface in routed]
+    return min([*said, *(one for one in seen if one)], default=None)
+
+
+def _subnets(networks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for network in networks:
+        yield from (one["Subnet"] for one in (network.get("IPAM") or {}).get("Config") or () if one.get("Subnet"))
+
+
+def _told(settings: Settings, key: str) -> Iterator[str]:
+    """Yield what dockerd is told of a key: as an argument, or in daemon.json."""
+    yield from (argument.partition("=")[2] for argument in settings.daemon_arg if argument.startswith(f"--{key}="))
+    if isinstance(value := (settings.config or {}).get(key), str):
+        yield value
+
+
+def _inner_subnets(settings: Settings) -> Iterator[str]:
+    pools = [match[1] for pool in _told(settings, "default-address-pool") if (match := re.search("base=([^,]+)", pool))]
+    listed = (settings.config or {}).get("default-address-pools") or ()
+    pools += [str(pool.get("base", "")) for pool in listed if isinstance(pool, Mapping)]
+    for subnet in (*_told(settings, "bip"), *pools):
+        try:
+            ip_network(subnet, strict=False)
+        except ValueError:  # dockerd says what is wrong with it
+            continue
+        yield subnet
+
+
+def _data_on_overlay(surroundings: Surroundings, settings: Settings) -> str:
+    for told in _told(settings, "data-root"):
+        if not any(Path(told).is_relative_to(kept) for kept in (Path(DATA_ROOT), *settings.mount)):
+            return f"--data-root={told} is in no volume"
+    info = surroundings.engine.info
+    root, backing = info.get("DockerRootDir") or DATA_ROOT, dict(map(_pair, info.get("DriverStatus") or ()))
+    if str(backing.get("Backing Filesystem", "")).startswith("overlay"):
+        return f"{root} of the host engine"
+    if surroundings.engine_is_beside and surroundings.file_system_of(root) == "overlay":
+        return f"{root} of the engine in this container"
+    return ""
+
+
+def _pair(row: Sequence[str]) -> tuple[str, str]:
+    return row[0], row[-1]
