@@ -3,7 +3,7 @@
 SHELL = /bin/sh
 PYTHON_IN_VENV = .venv/bin/python
 PYTEST = $(PYTHON_IN_VENV) -m pytest
-SCRIPTS = .ci/common .ci/engine .ci/images .ci/run .ci/setup .ci/venv .ci/vm .ci/vm-base .ci/guest/heart .ci/guest/load
+SCRIPTS = .ci/common .ci/engine .ci/images .ci/lint-pipelines .ci/run .ci/setup .ci/venv .ci/vm .ci/vm-base .ci/guest/heart .ci/guest/load
 WITH_IMAGES = . ./.venv/dind.env &&
 
 .PHONY: help demo test test-vm lint bench clean
@@ -26,13 +26,14 @@ test-vm:  ## Run the heart of the suite in a virtual machine: cgroup v2, systemd
 	.ci/setup
 	$(WITH_IMAGES) .ci/vm
 
-lint:  ## Check style and types
+lint:  ## Check style and types, and the pipelines in examples/
 	.ci/venv
 	$(PYTHON_IN_VENV) -m ruff check
 	$(PYTHON_IN_VENV) -m ruff format --check
 	$(PYTHON_IN_VENV) -m mypy --strict pytest_dind tests benchmarks
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x $(SCRIPTS); \
 		else echo 'The shell scripts are not checked: there is no shellcheck here.'; fi
+	.ci/lint-pipelines
 
 bench:  ## Measure start-up, image sharing and clean-up
 	.ci/setup

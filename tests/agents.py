@@ -225,6 +225,14 @@ def ssh_environment(machine: Agent) -> dict[str, str]:
     return {"DOCKER_HOST": f"ssh://root@{machine.address}"}
 
 
+@contextmanager
+def started_agent(host: docker.DockerClient, image: str, workspace: str, **options: Any) -> Iterator[Agent]:
+    """An agent of any image, and nothing in it that the options, docker-py's, do not say."""
+    with _container(host, image, ["sleep", str(LIFETIME)], working_dir=workspace, **options) as container:
+        container.start()
+        yield Agent(container, workspace)
+
+
 # -- what they are made of
 
 

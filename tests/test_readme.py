@@ -123,12 +123,20 @@ def test_nothing_in_it_is_still_to_be_written() -> None:
     assert re.findall(r"^\W*(?:[A-Z]{4,}|TODO\b.*|\.\.\.)\W*$", README, re.MULTILINE) == []
 
 
-EXAMPLES = [path for path in sorted((ROOT / "examples").iterdir()) if path.is_dir() and path.name[0] not in "._"]
+#: Other pipelines for the suite of examples/jenkins.
+PIPELINES = {"github", "gitlab"}
+FOLDERS = [path for path in sorted((ROOT / "examples").iterdir()) if path.is_dir() and path.name[0] not in "._"]
+EXAMPLES = [path for path in FOLDERS if path.name not in PIPELINES]
 
 
 def test_there_are_at_least_three_examples_each_with_tests() -> None:
     assert len(EXAMPLES) >= 3
     assert [path.name for path in EXAMPLES if not [*path.glob("test_*.py")]] == []
+
+
+def test_every_pipeline_has_a_readme_that_leads_to_its_suite() -> None:
+    found = {path.name for path in FOLDERS if "(../jenkins)" in (path / "README.md").read_text(encoding="utf-8")}
+    assert found == PIPELINES
 
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
