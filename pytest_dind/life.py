@@ -137,9 +137,11 @@ class Life:
         if lifeline.ended:
             reason = f"it ended after {self.seconds:.2f} s, before it answered (image {settings.image})"
         else:
+            # Of a unix socket it says nothing that is of use.
+            at_last = f"at last: {self.transport.failure}; " if isinstance(self.transport, Tls) else ""
             reason = (
                 f"it did not answer within {settings.start_timeout:g} s on {self.transport.host} "
-                f"(image {settings.image}); if this machine is that slow, give it longer: --dind-start-timeout"
+                f"({at_last}image {settings.image}); if this machine is that slow, give it longer: --dind-start-timeout"
             )
         log = lifeline.log()
         known = diagnose(log)

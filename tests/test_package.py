@@ -169,7 +169,7 @@ def test_the_metadata_say_what_it_is(metadata: Message) -> None:
 def test_the_metadata_say_what_it_needs_and_no_more(metadata: Message) -> None:
     needed = [line.partition(";") for line in metadata.get_all("Requires-Dist", [])]
     always = {name.rstrip(" ").partition(">")[0] for name, _, condition in needed if not condition}
-    assert always == {"pytest", "docker", "filelock", "platformdirs"}
+    assert always == {"pytest", "docker", "filelock", "platformdirs", "trustme"}
     extra = [(name.partition(">")[0], condition.strip()) for name, _, condition in needed if condition]
     assert extra == [("pytest-xdist", "extra == 'xdist'")]
     assert metadata.get_all("Provides-Extra") == ["xdist"]
