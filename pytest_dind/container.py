@@ -12,7 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .errors import HostEngineError
 from .labels import Ownership
+from .route import Route
 from .settings import Settings
 from .transport import Transport
 
@@ -56,10 +58,13 @@ def describe(
     settings: Settings,
     transport: Transport,
     ownership: Ownership,
-    base_temp: BaseTemp | None,
+    paths: Mapping[Path, Path],
     storage: Storage = Storage(),
 ) -> Mapping[str, Any]:
-    """Return the body of the engine's `POST /containers/create`."""
+    """Return the body of the engine's `POST /containers/create`.
+
+    :param paths: What is `shared` with the container: by its path there, where it lies on the engine's machine.
+    """
     # https://docs.docker.com/reference/api/engine/#tag/Container/operation/ContainerCreate
     return {
         "Image": settings.image,
@@ -77,7 +82,7 @@ def describe(
         # The lifeline: the first who attaches is the owner, and when it goes, the input ends.
         "StdinOnce": True,
         "ExposedPorts": {port: {} for port in transport.ports},
-        "HostConfig": _host_config(settings, transport, _mounts(settings, transport, ownership, base_temp, storage)),
+        "HostConfig": _host_config(settings, transport, _mounts(ownership, paths, storage)),
     }
 
 
@@ -102,14 +107,29 @@ def _boot_arguments(settings: Settings, transport: Transport) -> list[str]:
     return [config, directory, owner, f"--group={os.getegid()}", *registries, *settings.daemon_arg]
 
 
-def _mounts(
-    settings: Settings, transport: Transport, ownership: Ownership, base_temp: BaseTemp | None, storage: Storage
-) -> list[dict[str, Any]]:
-    same_place = [*transport.mounts, *([base_temp.mount] if base_temp else []), *settings.mount]
+def shared(route: Route, transport: Transport, base_temp: BaseTemp | None, settings: Settings) -> dict[Path, Path]:
+    """Return the paths of ours that the container sees at the same place, each with where it lies for the engine.
+
+    :raises HostEngineError: the engine does not see one.
+    """
+    found = {}
+    for path in (*transport.mounts, *([base_temp.mount] if base_temp else ()), *settings.mount):
+        source = route.seen(path)
+        if source is None:
+            raise HostEngineError(
+                f"--dind-mount={path}: the host engine does not see this path, as it is of another machine or "
+                "container than this process. Mount the directory into this container from where the engine runs, "
+                "or copy what is in it with daemon.put()"
+            )
+        found[path] = source
+    return found
+
+
+def _mounts(ownership: Ownership, paths: Mapping[Path, Path], storage: Storage) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [
         # Kind `bind` and not `-v`: it fails where the path does not exist on the engine's machine.
-        {"Type": "bind", "Source": str(path), "Target": str(path)}
-        for path in dict.fromkeys(same_place)
+        {"Type": "bind", "Source": str(source), "Target": str(path)}
+        for path, source in paths.items()
     ]
     # Overlay does not work on overlay, so the data is a volume, whether the image declares one or not. Without a name
     # the engine removes it with the container; it has our labels, so that it can be found if that goes wrong.

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
+
+from .tunnel import Tunnel
+
+if TYPE_CHECKING:
+    import docker
 
 
 def engine_address() -> tuple[str, str]:
@@ -20,6 +26,49 @@ def engine_address() -> tuple[str, str]:
     except (DockerException, AttributeError, OSError, ValueError):  # a context that is no more: from_env says so
         pass
     return "unix:///var/run/docker.sock", "the default; neither DOCKER_HOST nor a docker context is set"
+
+
+def client_at(address: str, timeout: int) -> tuple[docker.DockerClient, Tunnel | None]:
+    """Return a client of the engine at `engine_address()`, and the tunnel that it goes through, if it is over ssh.
+
+    :param timeout: Seconds that an answer may take.
+    :raises DockerException: it does not answer, or not as Docker does.
+    :raises HostEngineError: ssh does not get there.
+    """
+    import docker  # noqa: PLC0415 (0.2 s; only a run with --dind pays them)
+
+    if not address.startswith("ssh://"):
+        return _as_the_user_does(timeout), None
+    tunnel = Tunnel(address)
+    try:
+        return docker.DockerClient(f"unix://{tunnel.socket}", version="auto", timeout=timeout), tunnel
+    except BaseException:
+        tunnel.close()
+        raise
+
+
+def _as_the_user_does(timeout: int) -> docker.DockerClient:
+    import docker  # noqa: PLC0415
+
+    if not {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"} & os.environ.keys():
+        return docker.from_env(timeout=timeout)
+    # requests prefers those authorities to the engine's own, of DOCKER_CERT_PATH or a context; as they are for others,
+    # an engine with TLS would never do. https://github.com/psf/requests/issues/3829
+    asking = _trusting_its_own(docker.from_env(timeout=timeout, version="1.41"))
+    try:
+        version = asking.api.version(api_version=False)["ApiVersion"]
+    finally:
+        asking.close()
+    return _trusting_its_own(docker.from_env(timeout=timeout, version=version))
+
+
+def _trusting_its_own(client: docker.DockerClient) -> docker.DockerClient:
+    from requests.utils import get_environ_proxies  # noqa: PLC0415
+
+    api: Any = client.api
+    api.proxies |= get_environ_proxies(api.base_url)
+    api.trust_env = False
+    return client
 
 
 def root_cause(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from . import route
 from .build import Build
 from .container import BaseTemp, Storage
 from .endpoint import Endpoint
@@ -18,7 +19,6 @@ from .owner import Owner
 from .settings import Settings
 from .stock import Stock, warn_of_loading
 from .store import Store
-from .tls import Published, Tls
 
 
 class Daemon(Endpoint):
@@ -178,9 +178,8 @@ class Daemon(Endpoint):
         """
         settings = settings or dataclasses.replace(self.settings, network=None, runtime=None)
         engine = HostEngine(self.client, self.host)
-        if isinstance(self._life.transport, Tls):  # Then no directory of ours is seen inside, and so no socket is here.
-            engine.reach = Published(self.ip)
-            settings = dataclasses.replace(settings, transport="tls")
+        outer = self._life.route
+        route.lead(engine, route.inside(outer, self.ip if outer.kind == "tls" else "127.0.0.1"))
         inner = Daemon(settings, engine, self._life.owner, self._base_temp)
         inner._stock.adopts = False  # A store inside would cost more than it saves, and goes with this daemon.
         inner._begin()

@@ -87,7 +87,7 @@ def remove_all(engine: HostEngine, *, dry_run: bool) -> list[str]:
 def _remove_incomplete(engine: HostEngine, *, dry_run: bool) -> Iterator[str]:
     """Remove data that nobody will complete, of other homes and machines too; those of this home are the sweep's."""
     owners = {name: Ownership.read(labels) for name, labels in store.all_data(engine).items()}
-    living = {name: may_live(ours) for name, ours in owners.items() if ours and not is_leftover(ours)}
+    living = {name: may_live(ours) for name, ours in owners.items() if ours and not is_leftover(engine, ours)}
     # Looked up now: an owner may have made the entry just before it ended.
     for name in sorted(store.incomplete(engine) & set(living)):
         if dry_run:

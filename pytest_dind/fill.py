@@ -15,6 +15,7 @@ from .contents import Contents
 from .errors import DaemonStartError, DaemonStateError, DindError, ImageNotFoundError, ImageStoreError
 from .host import HostEngine
 from .owner import Owner
+from .route import ownership_on
 from .settings import Settings
 from .store import Store
 from .workshop import Workshop
@@ -59,7 +60,7 @@ def store_for(settings: Settings, engine: HostEngine, owner: Owner) -> Store | N
         raise
     except RequestException as error:
         _raise_if_full(error, "", settings)
-        raise engine.ceased(error) from error
+        raise engine.failure(error) from error
     reason = f"they changed, or were cleared away, while it was filled, {_ATTEMPTS} times"
     raise ImageStoreError(", ".join(contents.names(settings)), reason, _CURE_OF_CHANGES)
 
@@ -93,7 +94,7 @@ def _fill(
     wanted: Contents, files: Sequence[Path], settings: Settings, engine: HostEngine, owner: Owner
 ) -> Store | None:
     """Fill a new volume and make its entry; None if what it was to hold has changed meanwhile, or is gone."""
-    volume = store.create_data(engine, wanted.key, owner.ownership)
+    volume = store.create_data(engine, wanted.key, ownership_on(engine, owner))
     complete = False
     try:
         job = partial(_load_all, settings, files, engine)

@@ -9,9 +9,9 @@ import pytest
 from . import caveats, workers
 from .errors import DindError, DindWarning
 from .gathering import gather
+from .route import around
 from .runtime import Runtime
 from .settings import Settings
-from .surroundings import Surroundings
 
 
 class DindCaveatWarning(DindWarning, pytest.PytestWarning):
@@ -27,7 +27,7 @@ def heed_caveats(config: pytest.Config, settings: Sequence[Settings], runtime: R
     if {caveats.how_taken(said, one) for one in caveats.IDS} == {"ignore"}:
         return
     facts = gather(
-        Surroundings.of(runtime.engine),
+        around(runtime.engine),
         settings,
         base_temp=runtime.base_temp,
         project=runtime.project,

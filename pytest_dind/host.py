@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .answers import inspect_image, why_not
-from .context import engine_address, root_cause
+from .context import client_at, engine_address, root_cause
 from .diagnosis import diagnose
 from .errors import DindError, EngineRefusedError, HostEngineError, ImageNotFoundError
 from .labels import OURS
 from .pulling import pull
-from .tls import Published, Reach
+from .tunnel import Tunnel
 
 if TYPE_CHECKING:
     import docker
@@ -35,12 +35,11 @@ _INDEX_TYPES = (
 class HostEngine:
     """The Docker engine that daemons are started on."""
 
-    def __init__(self, client: docker.DockerClient, address: str) -> None:
+    def __init__(self, client: docker.DockerClient, address: str, tunnel: Tunnel | None = None) -> None:
         self.client = client
+        self._tunnel = tunnel
         self.api: Any = client.api
         self.address = address
-        #: Where daemons on it are dialled, if it is to be over TLS.
-        self.reach: Reach = Published()
 
     @classmethod
     def connect(cls) -> HostEngine:
@@ -48,12 +47,12 @@ class HostEngine:
 
         :raises HostEngineError: none answers there, or it is too old.
         """
-        import docker  # noqa: PLC0415 (0.2 s; only a run with --dind pays them)
         from docker.errors import DockerException  # noqa: PLC0415
 
         address, source = engine_address()
         try:
-            engine = cls(docker.from_env(timeout=ANSWER_TIMEOUT), address)
+            client, tunnel = client_at(address, ANSWER_TIMEOUT)
+            engine = cls(client, address, tunnel)
             api_version = engine.version["ApiVersion"]
         except (DockerException, OSError, ValueError) as error:
             raise HostEngineError(
@@ -84,6 +83,8 @@ class HostEngine:
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+        if self._tunnel is not None:
+            self._tunnel.close()
 
     # -- images
 
@@ -197,8 +198,6 @@ class HostEngine:
     def failure(self, error: OSError) -> DindError:
         """Return our own error for one of docker-py's, which says what the engine does, or of this machine's files."""
         return why_not(self.address, error)
-
-    ceased = failure
 
     def container(self, container: str) -> Mapping[str, Any] | None:
         """Return what the engine knows of a container; None if it is gone."""

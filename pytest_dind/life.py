@@ -10,16 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import unbroken
-from .container import BaseTemp, Storage, boot_archive, describe
+from .container import BaseTemp, Storage, boot_archive, describe, shared
 from .diagnosis import diagnose
 from .errors import TAIL_LINES, DaemonStartError, DaemonStateError, DindWarning, EngineRefusedError
 from .host import HostEngine
 from .lifeline import Lifeline
 from .owner import Owner
-from .places import sockets_dir
+from .route import Route, ownership_on, route_to
 from .settings import Settings
-from .tls import Reach, Tls
-from .transport import Transport, UnixSocket
 
 #: What a host engine says, once in a thousand times on a busy machine, when runc lost the container's first process
 #: before that was one; the next attempt succeeds.
@@ -32,18 +30,15 @@ SHUT_TIMEOUT = 300
 REMOVAL_TIMEOUT = 60
 
 
-def _transport(directory: Path, settings: Settings, reach: Reach) -> Transport:
-    return Tls(directory, reach) if settings.transport == "tls" else UnixSocket(directory)
-
-
 class Life:
     """One container at a time under one name; it can be started anew when it has ended."""
 
-    def __init__(self, name: str, engine: HostEngine, owner: Owner, transport: Transport) -> None:
+    def __init__(self, name: str, engine: HostEngine, owner: Owner, route: Route, directory: str) -> None:
         self.name = name
         self.engine = engine
         self.owner = owner
-        self.transport = transport
+        self.route = route
+        self.transport = route.transport(directory)
         #: The stream to its container; None before the start and after the end.
         self.lifeline: Lifeline | None = None
         #: The newest API version that the daemon speaks.
@@ -56,9 +51,12 @@ class Life:
 
     @classmethod
     def planned(cls, engine: HostEngine, owner: Owner, settings: Settings) -> Life:
-        """Return one under the owner's next name, with the transport that the settings ask for."""
+        """Return one under the owner's next name, reached as the settings ask for.
+
+        :raises HostEngineError: there is no way to daemons from here.
+        """
         name, directory = owner.next_names()
-        return cls(name, engine, owner, _transport(sockets_dir() / directory, settings, engine.reach))
+        return cls(name, engine, owner, route_to(engine, settings), directory)
 
     def begin(
         self,
@@ -103,10 +101,13 @@ class Life:
             raise DaemonStartError(self.name, "it was interrupted")
 
     def _boot(self, settings: Settings, base_temp: BaseTemp | None, storage: Storage) -> None:
+        if base_temp is not None and self.route.seen(base_temp.mount) is None:
+            base_temp = None  # Nobody asked for it; what is put into a daemon gets there even so.
         with self.owner.watching(self.engine.address, self.name, str(self.transport.directory)) as creating:
             self.transport.make()
             self._mounted = base_temp.identity() if base_temp else (0, 0)
-            container = describe(settings, self.transport, self.owner.ownership, base_temp, storage)
+            mounts = shared(self.route, self.transport, base_temp, settings)
+            container = describe(settings, self.transport, ownership_on(self.engine, self.owner), mounts, storage)
             begin = time.monotonic()
             creating()
             self._created = True  # Before, since an answer may be lost; undone in `end`.
@@ -138,7 +139,7 @@ class Life:
             reason = f"it ended after {self.seconds:.2f} s, before it answered (image {settings.image})"
         else:
             # Of a unix socket it says nothing that is of use.
-            at_last = f"at last: {self.transport.failure}; " if isinstance(self.transport, Tls) else ""
+            at_last = f"at last: {self.transport.failure}; " if self.route.kind == "tls" else ""
             reason = (
                 f"it did not answer within {settings.start_timeout:g} s on {self.transport.host} "
                 f"({at_last}image {settings.image}); if this machine is that slow, give it longer: --dind-start-timeout"
@@ -159,6 +160,8 @@ class Life:
 
     def sees(self, now: BaseTemp, early: BaseTemp | None) -> bool:
         """Whether base temp, as it is now, lies in what was mounted at the start."""
+        if self.route.seen(now.mount) is None:
+            return True  # as far as it ever will
         return early is not None and early.identity() == self._mounted and now.mount.is_relative_to(early.mount)
 
     def shut(self, word: str) -> int:

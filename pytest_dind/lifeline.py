@@ -66,7 +66,8 @@ class Lifeline:
     def let_go(self) -> None:
         """End the container's input, and so the container; its log can still be read."""
         try:
-            self._socket.shutdown(socket.SHUT_WR)
+            # Of a connection with TLS, its own method would end the encryption for both directions.
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
         except OSError:  # the container ended meanwhile
             pass
 

@@ -22,6 +22,12 @@ def sockets_dir() -> Path:
     return _first_usable(path / "daemons" for path in fitting)
 
 
+def tunnels_dir() -> Path:
+    """Return the directory of the sockets that lead to engines on other machines; its path is short enough."""
+    fitting = (path for path in _runtime_candidates() if len(os.fsencode(path)) + _BELOW <= SOCKET_PATH_LIMIT)
+    return _first_usable(path / "tunnels" for path in fitting)
+
+
 def leases_dir() -> Path:
     """Return the directory of the leases; it outlives a reboot, so that what a crashed machine left can be proved."""
     return _first_usable(path / "leases" for path in _state_candidates())

@@ -9,6 +9,7 @@ from typing import Any
 from .daemon import Daemon
 from .disk import Kept
 from .host import HostEngine, listed_name
+from .route import route_to
 from .settings import Settings
 from .sweep import Swept
 
@@ -27,7 +28,8 @@ def header(engine: HostEngine, settings: Sequence[Settings], swept: Swept) -> st
     images = ", ".join(engine.image_named(one.image) for one in settings)
     line = (
         f"dind: host engine Docker {engine.version['Version']} at {engine.address} "
-        f"({info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}); image {images}; transport unix"
+        f"({info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}); image {images}; "
+        f"transport {route_to(engine, settings[0])}"
     )
     return line + (f"; removed what dead runs left: {swept}" if swept.removed else "")
 

@@ -138,10 +138,10 @@ class Surroundings:
         if self.container:
             mount = self.mount_of(path)
             return mount.source / Path(real).relative_to(mount.destination) if mount else None
-        if not self.engine_is_beside:
-            return None
-        seen = self.listener.sees(real) if self.listener and self.listener.pid else None
-        return None if seen is False else Path(real)
+        # An engine in a container sees what was mounted there at the same place; one that only forwards sees nothing.
+        looks = self.listener and self.listener.pid and not self.listener.may_forward
+        seen = self.listener.sees(real) if looks and self.listener else None
+        return Path(real) if seen or (seen is None and self.engine_is_beside) else None
 
     def mount_of(self, path: str | os.PathLike[str]) -> Mount | None:
         """Return the mount of our container that a path lies on; None if it is in the container's own file system."""

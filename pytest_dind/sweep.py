@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from .errors import EngineRefusedError
@@ -44,7 +45,7 @@ def sweep(engine: HostEngine, *, dry_run: bool = False) -> Swept:
     :raises HostEngineError: the engine no longer answers, or with an error.
     """
     try:
-        return _remove(engine, is_leftover, dry_run=dry_run)
+        return _remove(engine, partial(is_leftover, engine), dry_run=dry_run)
     except OSError as error:  # of docker-py, or of files
         raise engine.failure(error) from error
 
@@ -52,19 +53,25 @@ def sweep(engine: HostEngine, *, dry_run: bool = False) -> Swept:
 def sweep_run(engine: HostEngine, run: str) -> Swept:
     """Remove what killed workers of a run left; those that live still are left alone."""
     try:
-        return _remove(engine, lambda ours: ours.run == run and is_leftover(ours))
+        return _remove(engine, lambda ours: ours.run == run and is_leftover(engine, ours))
     except OSError as error:
         # The run is over: what its tests found is not to be lost for this.
         what = f"what is left on the host engine at {engine.address}; the next run removes it"
         return Swept(failed=[f"{what} ({engine.failure(error)})"])
 
 
-def is_leftover(ours: Ownership) -> bool:
-    """Whether an owner of this home is proved to be dead.
+def is_leftover(engine: HostEngine, ours: Ownership) -> bool:
+    """Whether an owner is proved to be dead.
 
-    Another machine's lease, or another container's, cannot be tried here: then nothing is proved.
+    Another machine's lease, or another container's, cannot be tried here; but an owner that ran in a container on this
+    engine has ended with that.
     """
-    return ours.host == host_id() and is_dead(ours.lease)
+    if ours.host == host_id():
+        return is_dead(ours.lease)
+    if not ours.container:
+        return False
+    container = engine.container(ours.container)
+    return container is None or not container["State"]["Running"]
 
 
 def may_live(ours: Ownership) -> str:

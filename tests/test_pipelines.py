@@ -32,9 +32,6 @@ USER = 1000
 #: What stands in for docker:dind and busybox, where there is no registry.
 IMAGES = {"PYTEST_DIND_IMAGE": IMAGE, "PYTEST_DIND_TEST_IMAGE": BUSYBOX}
 
-#: To be taken out when it is not true any more, as these then say.
-no_daemon_in_a_container = pytest.mark.xfail(strict=True, reason="`auto` is not TLS where pytest is in a container")
-
 #: With it, the tests of a suite end no more.
 ENDLESS = """
 import os, pathlib, time
@@ -203,7 +200,6 @@ def has_kept(workspace: Path, results: str, artifacts: str) -> None:
     assert len([log for log in logs if "API listen on" in log]) >= len(found)
 
 
-@no_daemon_in_a_container
 def test_a_build_passes_while_another_is_aborted_that_leaves_nothing(
     setup: Setup, host: docker.DockerClient, agent_image: str, tmp_path: Path
 ) -> None:
@@ -245,7 +241,6 @@ def made(path: Path) -> Path:
     return path
 
 
-@no_daemon_in_a_container
 def test_gitlabs_jobs_pass_at_the_same_time_beside_one_docker(
     beside: Sidecar, host: docker.DockerClient, agent_image: str
 ) -> None:

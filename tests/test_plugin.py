@@ -357,7 +357,7 @@ def test_markers_and_options_reach_the_daemon(inner: InnerRun, host: docker.Dock
 )
 def test_only_a_runtime_of_sysbox_does_without_privileged(runtime: str | None, privileged: bool) -> None:
     described = describe(
-        Settings(runtime=runtime), UnixSocket(Path("/s/d")), Ownership("run", "gw0", "host", "lease"), None
+        Settings(runtime=runtime), UnixSocket(Path("/s/d")), Ownership("run", "gw0", "host", "lease"), {}
     )
     assert described["HostConfig"]["Privileged"] is privileged
     assert described["HostConfig"].get("Runtime") == runtime

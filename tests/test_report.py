@@ -268,7 +268,8 @@ def test_header_and_summary_say_where_from_what_and_how_many(inner: InnerRun, im
         result.assert_outcomes(passed=2)
         (header, summary) = (line for line in result.outlines if line.startswith("dind: "))
         assert re.fullmatch(
-            rf"dind: host engine Docker \S+ at \S+ \(\w+, cgroup v[12]\); image {re.escape(image)}; transport unix",
+            rf"dind: host engine Docker \S+ at \S+ \(\w+, cgroup v[12]\); image {re.escape(image)}; "
+            r"transport unix \(the host engine is on this machine\)",
             header,
         )
         count, times = r"(\d) daemons started", r"\(median \d+\.\d\d s, max \d+\.\d\d s\)"

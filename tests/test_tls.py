@@ -22,6 +22,7 @@ import pytest
 from pytest_dind import Daemon, DaemonStartError, HostEngineError, Settings, SettingsError, certificates
 from pytest_dind.certificates import Authority
 from pytest_dind.host import HostEngine
+from pytest_dind.route import Route, lead
 from pytest_dind.sweep import sweep
 from pytest_dind.tls import OnNetwork, Published, Tls
 from pytest_dind.transport import UnixSocket
@@ -191,7 +192,7 @@ def test_on_a_network_it_is_reached_at_its_own_address_there_and_nothing_is_publ
 ) -> None:
     network = host.networks.create("pytest-dind-test-tls", driver="bridge")
     engine = HostEngine.connect()
-    engine.reach = OnNetwork("pytest-dind-test-tls")
+    lead(engine, Route("tls", OnNetwork("pytest-dind-test-tls"), "a test says so"))
     try:
         with Daemon.start(Settings(image=image, transport="tls"), engine=engine) as daemon:
             container = engine.container(daemon.name) or {}

@@ -1,0 +1,155 @@
+"""The way to daemons from here: over which transport, dialled where, and which of our paths they see."""
+
+from __future__ import annotations
+
+import subprocess
+import urllib.parse
+import weakref
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .errors import HostEngineError
+from .host import HostEngine
+from .labels import Ownership
+from .owncontainer import OwnContainer
+from .owner import Owner
+from .places import sockets_dir
+from .settings import Settings
+from .surroundings import Surroundings
+from .tls import OnNetwork, Published, Reach, Tls
+from .transport import Transport, UnixSocket
+
+#: Who listens on an engine's socket where it is surely an engine of this very machine.
+_NATIVE = ("dockerd", "systemd", "init")
+
+
+@dataclass(frozen=True)
+class Route:
+    """How daemons on one host engine are reached."""
+
+    #: unix or tls.
+    kind: str
+    #: Where they are dialled, if it is over TLS.
+    reach: Reach
+    #: Why it is this way, for the header.
+    why: str
+    surroundings: Surroundings | None = field(default=None, repr=False, compare=False)
+    #: For an engine that is a daemon of ours: the way to that, since it sees of our paths what was mounted into it.
+    outer: Route | None = None
+
+    def transport(self, name: str) -> Transport:
+        """Return the transport of one daemon, whose directory gets a name."""
+        directory = sockets_dir() / name
+        return UnixSocket(directory) if self.kind == "unix" else Tls(directory, self.reach)
+
+    def seen(self, path: Path) -> Path | None:
+        """Return where a path of ours lies for the engine, which can mount it; None where it does not see it."""
+        if self.outer is not None:
+            return path if self.outer.seen(path) else None
+        return self.surroundings.translate(path) if self.surroundings else path
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.why})"
+
+
+#: Looked for once for each engine; processes stay where they are.
+_around: weakref.WeakKeyDictionary[HostEngine, Surroundings] = weakref.WeakKeyDictionary()
+_led: weakref.WeakKeyDictionary[HostEngine, Route] = weakref.WeakKeyDictionary()
+
+
+def around(engine: HostEngine) -> Surroundings:
+    """Return where this process runs, as seen from an engine; looked up once."""
+    if engine not in _around:
+        _around[engine] = Surroundings.of(engine)
+    return _around[engine]
+
+
+def ownership_on(engine: HostEngine, owner: Owner) -> Ownership:
+    """Return what the labels say of everything that an owner makes on an engine."""
+    if engine in _led:
+        return owner.ownership
+    here = around(engine)
+    return replace(owner.ownership, build=here.ci.build, container=here.container.id if here.container else "")
+
+
+def lead(engine: HostEngine, route: Route) -> None:
+    """Say how daemons on an engine are reached, where it does not follow from where this process runs."""
+    _led[engine] = route
+
+
+def inside(outer: Route, address: str) -> Route:
+    """Return the way to daemons in a daemon of ours, which has an address and is itself reached by `outer`."""
+    return Route(outer.kind, Published(address), "the host engine is a daemon of ours", outer=outer)
+
+
+def route_to(engine: HostEngine, settings: Settings) -> Route:
+    """Return the way to daemons on an engine.
+
+    :raises HostEngineError: there is none, or not the one that the settings ask for.
+    """
+    if engine in _led:
+        return _led[engine]
+    here = around(engine)
+    if settings.transport == "unix" or (settings.transport == "auto" and _takes_sockets(here)):
+        if here.translate(sockets_dir()) is None:
+            raise HostEngineError(
+                f"--dind-transport=unix: the host engine at {engine.address} does not see {sockets_dir()}, where the "
+                "sockets are to be. Leave --dind-transport at auto, or set XDG_RUNTIME_DIR to a directory both see."
+            )
+        return Route("unix", Published(), "the host engine is on this machine", here)
+    if settings.network == "none":
+        raise HostEngineError(
+            "--dind-network=none: daemons are reached over TLS here, and with this network they would have no address. "
+            "Leave it out, or name a network."
+        )
+    reach, why = _dialled(engine, settings, here)
+    return Route("tls", reach, why, here)
+
+
+def _takes_sockets(here: Surroundings) -> bool:
+    """Whether a socket in a directory of ours can be had from the engine."""
+    if here.container is not None or here.translate(sockets_dir()) is None:
+        return False
+    # Docker Desktop shares directories with its virtual machine, but no sockets. To ask it costs 15 ms.
+    return bool(here.listener and here.listener.program in _NATIVE) or not here.engine_is_desktop
+
+
+def _dialled(engine: HostEngine, settings: Settings, here: Surroundings) -> tuple[Reach, str]:
+    """Return where daemons are dialled over TLS, and why there."""
+    if here.container is not None and not here.container.on_host_network:
+        network = _shared_network(here.container, settings.network)
+        return OnNetwork(network), f"at their addresses on network {network}, which this container is on"
+    if here.engine_scheme in ("tcp", "http", "https", "ssh"):
+        host = _hostname(engine.address)
+        return Published.at(host), f"at ports of {host}, where the host engine is"
+    return Published(), "at ports of 127.0.0.1"
+
+
+def _shared_network(container: OwnContainer, wanted: str | None) -> str:
+    """Return the network that daemons join to be reached; one with names rather than the default one."""
+    networks = sorted(container.networks, key=lambda network: network.is_default_bridge)
+    if not networks:
+        raise HostEngineError(
+            f"this process runs in container {container.name}, which is on no network (its mode is "
+            f"{container.network_mode}), and so daemons cannot be reached. Start it on one."
+        )
+    if wanted is None:
+        return networks[0].name
+    if any(wanted in (network.name, network.id) for network in networks):
+        return wanted
+    raise HostEngineError(
+        f"--dind-network={wanted}: this process runs in container {container.name}, which is not on that network but "
+        f"on {', '.join(network.name for network in networks)}, and so daemons there could not be reached. Leave it "
+        f"out, name one of those, or connect the container: docker network connect {wanted} {container.name}"
+    )
+
+
+def _hostname(address: str) -> str:
+    parts = urllib.parse.urlsplit(address)
+    host = parts.hostname or ""
+    if parts.scheme != "ssh":
+        return host
+    # An alias of the user's: https://man.openbsd.org/ssh#G
+    said = subprocess.run(["ssh", "-G", "--", host], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    names = [line.partition(" ")[2] for line in said.stdout.splitlines() if line.startswith("hostname ")]
+    return names[0] if names else host

@@ -1,0 +1,195 @@
+"""Daemons are reached from wherever a pipeline runs pytest, and the header says how and why."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from pytest_dind.host import HostEngine
+from pytest_dind.labels import BUILD, CONTAINER, ROLE
+from pytest_dind.sweep import sweep
+
+from .agents import Agent, archive, host_socket_agent, privileged_agent, sidecar, ssh_agent, ssh_environment
+from .conftest import BUSYBOX, IMAGE, wait_until
+
+#: Both ways of preloading, an own subprocess, and a port of an inner container, where it can be reached.
+SUITE = f"""
+import os, subprocess, urllib.request
+import pytest
+
+pytestmark = pytest.mark.dind(preload=["{BUSYBOX}"])
+
+
+def test_the_client_and_the_cli_use_the_daemon(dind_daemon, dind_client, dind_env):
+    assert dind_client.containers.run("{BUSYBOX}", ["echo", "inside"], remove=True) == b"inside\\n"
+    said = subprocess.run(["docker", "info", "--format", "{{{{.Name}}}}"], env=dind_env, capture_output=True, text=True)
+    assert said.stdout.strip() == dind_client.info()["Name"], said.stderr
+    assert dind_daemon.loaded_because == "", "adopted from a store"
+
+
+def test_a_fresh_one_is_another(dind_client, dind_fresh_client):
+    assert dind_fresh_client.info()["ID"] != dind_client.info()["ID"]
+    assert dind_fresh_client.images.get("{BUSYBOX}").tags
+
+
+def test_a_published_port_is_reached(dind_daemon, dind_client):
+    if "no address for ports" in os.environ.get("CASE", ""):
+        pytest.xfail("its containers are behind the engine's machine")
+    script = "mkdir /w; echo served >/w/index.html; httpd -f -p 80 -h /w"
+    one = dind_client.containers.run("{BUSYBOX}", ["sh", "-c", script], ports={{"80/tcp": None}}, detach=True)
+    ip, port = dind_daemon.address(one, 80)
+    for _ in range(100):
+        try:
+            assert urllib.request.urlopen(f"http://{{ip}}:{{port}}/index.html", timeout=5).read() == b"served\\n"
+            break
+        except ConnectionError:
+            import time
+            time.sleep(0.05)
+"""
+ENV = {"PYTEST_DIND_IMAGE": IMAGE}
+
+
+NO_PORTS = {"CASE": "no address for ports"}
+SOCKET = Path("/var/run/docker.sock")
+
+
+def passed(agent: Agent, *arguments: str, env: dict[str, str] | None = None) -> str:
+    """Run the suite in an agent, where nothing is skipped or fails; return what pytest printed."""
+    code, output = agent.pytest("--dind", "-rA", *arguments, files={"test_it.py": SUITE}, env={**ENV, **(env or {})})
+    assert code == 0, output
+    assert len(re.findall("^(?:PASSED|XFAIL) ", output, re.MULTILINE)) == 3, output
+    return output
+
+
+def header(output: str) -> str:
+    """What the header says of the transport."""
+    found = re.search(r"; transport (.*?)(?:;.*)?$", output, re.MULTILINE)
+    assert found, output
+    return found[1]
+
+
+def ours(host: docker.DockerClient, container: str) -> list[str]:
+    """What is on the host engine that a process in a container has made, and does not outlive it."""
+    found: Any = {"label": f"{CONTAINER}={container}"}
+    made: list[Any] = [*host.containers.list(all=True, filters=found), *host.networks.list(filters=found)]
+    made += [one for one in host.volumes.list(filters=found) if ROLE not in one.attrs["Labels"]]
+    return [str(one.name) for one in made]
+
+
+# -- in a container with the socket of the host engine: Jenkins with docker.sock mounted
+
+
+@pytest.mark.once
+def test_with_the_hosts_socket_daemons_join_our_network_and_see_what_is_mounted(
+    host: docker.DockerClient, tmp_path: Path
+) -> None:
+    (tmp_path / "space in ü").mkdir()
+    with host_socket_agent(host, SOCKET, tmp_path / "space in ü", at="/other/place") as agent:
+        agent.container.reload()
+        (network,) = agent.container.attrs["NetworkSettings"]["Networks"]
+        said = header(passed(agent, "-n2", env={"BUILD_TAG": "jenkins-folder/job-7"}))
+        assert said == f"tls (at their addresses on network {network}, which this container is on)"
+        # Base temp on a mount of ours is where it is in the agent, for inner containers, too.
+        code, output = agent.pytest(
+            "--dind",
+            "--basetemp=/other/place/temp",
+            files={"test_it.py": BIND},
+            env=ENV,
+        )
+        assert code == 0, output
+        wait_until(lambda: not ours(host, str(agent.container.id)), lambda: f"{ours(host, str(agent.container.id))}")
+
+
+#: A container mounts what a test has written, and the other way round.
+BIND = f"""
+def test_it(dind_client, tmp_path, dind_daemon):
+    dind_daemon.load("{BUSYBOX}")
+    (tmp_path / "from").write_text("the test")
+    script = "cat /t/from; echo the container >/t/back"
+    out = dind_client.containers.run("{BUSYBOX}", ["sh", "-c", script], volumes=[f"{{tmp_path}}:/t"], remove=True)
+    assert out == b"the test"
+    assert (tmp_path / "back").read_text() == "the container\\n"
+"""
+
+
+@pytest.mark.once
+def test_what_cannot_be_done_in_a_container_is_refused_with_the_reason(host: docker.DockerClient) -> None:
+    with host_socket_agent(host, SOCKET) as agent:
+        for argument, sentence in [
+            ("--dind-mount=/opt", "--dind-mount=/opt: the host engine does not see this path, as it is of another"),
+            ("--dind-transport=unix", "--dind-transport=unix: the host engine at unix:///var/run/docker.sock does not"),
+            ("--dind-network=bridge", "which is not on that network but on pytest-dind-suite-"),
+            (
+                "--dind-network=none",
+                "--dind-network=none: daemons are reached over TLS here, and with this network they",
+            ),
+        ]:
+            code, output = agent.pytest("--dind", argument, files={"test_it.py": SUITE}, env=ENV)
+            assert code != 0, argument
+            assert sentence in output, output
+            assert "Traceback" not in output
+        assert not ours(host, str(agent.container.id))
+
+
+@pytest.mark.once
+def test_when_the_container_is_killed_nothing_is_left_of_what_its_process_made(host: docker.DockerClient) -> None:
+    engine = HostEngine(host, "unix:///var/run/docker.sock")
+    with host_socket_agent(host, SOCKET) as agent:
+        waits = "def test_it(dind_client):\n    print('it runs', flush=True)\n    import time; time.sleep(600)\n"
+        agent.container.put_archive(agent.workspace, archive({"test_waits.py": waits.encode()}))
+        command = ["python3", "-m", "pytest", "--dind", "-s", "test_waits.py"]
+        environment = {**ENV, "BUILD_TAG": "jenkins-job-8"}
+        started = host.api.exec_create(str(agent.container.id), command, environment=environment)
+        output: Any = host.api.exec_start(started["Id"], stream=True)
+        assert any(b"it runs" in part for part in output)
+        identity = str(agent.container.id)
+        (daemon,) = host.containers.list(filters={"label": f"{CONTAINER}={identity}"})
+        assert daemon.labels[BUILD] == "jenkins-job-8"
+        # As what a crashed engine leaves: a volume whose owner is dead, in a container that is no more.
+        left = host.volumes.create(labels=daemon.labels)
+        assert "volume" not in sweep(engine, dry_run=True).removed, "its container still runs"
+        agent.container.kill("SIGKILL")
+        wait_until(lambda: ours(host, identity) == [left.name], lambda: f"still there: {ours(host, identity)}")
+        assert sweep(engine).removed == {"volume": 1}
+
+
+# -- beside, behind and in an engine of its own
+
+
+@pytest.mark.once
+def test_beside_a_sidecar_daemons_are_reached_at_its_address(host: docker.DockerClient, tmp_path: Path) -> None:
+    with sidecar(host) as beside:
+        with beside.agent(host) as agent:
+            said = header(passed(agent, "-n2", env=NO_PORTS))
+            assert said == "tls (at ports of docker, where the host engine is)"
+        # From a machine that reaches the engine over TCP and TLS, and is in no container of it.
+        (tmp_path / "test_it.py").write_text(SUITE)
+        (tmp_path / "certificates").mkdir()
+        environment = {**os.environ, **ENV, **NO_PORTS, **beside.environment(tmp_path / "certificates")}
+        command = [sys.executable, "-m", "pytest", "--dind", "-rA", "--rootdir", str(tmp_path), str(tmp_path)]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert header(ended.stdout).startswith("tls (at ports of 1")
+
+
+@pytest.mark.once
+def test_with_an_engine_in_the_same_container_and_behind_ssh(host: docker.DockerClient) -> None:
+    with privileged_agent(host) as machine:
+        assert header(passed(machine)) == "unix (the host engine is on this machine)"
+        with ssh_agent(host, machine) as agent:
+            env = ssh_environment(machine)
+            said = header(passed(agent, env=env | NO_PORTS))
+            assert said == f"tls (at ports of {machine.address}, where the host engine is)"
+            assert agent.run("sh", "-c", "ls /tmp/pytest-dind-0/tunnels /tmp/pytest-dind-0/daemons").output == (
+                "/tmp/pytest-dind-0/daemons:\n\n/tmp/pytest-dind-0/tunnels:\n"
+            )
+            code, output = agent.pytest("--dind", env=ENV | {"DOCKER_HOST": "ssh://nobody-there@127.0.0.1"})
+            assert code == 4
+            assert "no Docker engine is reached at ssh://nobody-there@127.0.0.1: ssh says: " in output
