@@ -1,9 +1,10 @@
 # The entrypoint of every daemon's container, under the host engine's init. POSIX sh: dash, ash, bash.
 #   $1 daemon.json, or empty          $2 the daemon's directory, gone when this ends; empty if it is reached over TLS
-#   $3 UID:GID of an owner that is not root, or empty      $4… arguments for dockerd
+#   $3 UID:GID of an owner that is not root, or empty      $4 dockerd's flags that network.sh decides on
+#   $5… arguments for dockerd
 set -u
-config=$1 directory=$2 owner=$3
-shift 3
+config=$1 directory=$2 owner=$3 undecided=$4
+shift 4
 state=/run/pytest-dind
 data=/var/lib/docker
 root=containerd/daemon # containerd's data, in the data directory
@@ -162,6 +163,9 @@ run containerd containerd --config $state/containerd.toml --log-level warn &
 containerd=$!
 [ -d $store/adopt/containerd ] || adopt
 
+. /pytest-dind-network.sh
+# shellcheck disable=SC2086 # flags of our own
+set -- $network "$@"
 [ -z "$config" ] || printf '%s' "$config" >$state/daemon.json
 [ -z "$config" ] || set -- --config-file=$state/daemon.json "$@"
 if [ -n "$directory" ]; then

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from . import networks
 from .errors import HostEngineError
 from .labels import Ownership
 from .route import Route
@@ -24,6 +25,8 @@ DATA_ROOT = "/var/lib/docker"
 STORE_ROOT = "/pytest-dind-store"
 #: Where boot.sh lies in the container: not in /tmp, which the image's wrapper mounts over, nor in /run.
 BOOT = "/pytest-dind-boot.sh"
+#: What boot.sh reads in.
+NETWORK = "/pytest-dind-network.sh"
 #: Bytes of log that the host engine keeps of a daemon; ours comes over the lifeline.
 _ENGINE_LOG = "16m"
 
@@ -88,13 +91,14 @@ def describe(
 
 @cache
 def boot_archive() -> bytes:
-    """Return what is put into the container before it starts: boot.sh, as the tar file that the engine takes."""
-    script = Path(__file__).with_name("boot.sh").read_bytes()
-    entry = tarfile.TarInfo(BOOT.lstrip("/"))
-    entry.size = len(script)
+    """Return what is put into the container before it starts: our scripts, as the tar file that the engine takes."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.addfile(entry, io.BytesIO(script))
+        for name, place in (("boot.sh", BOOT), ("network.sh", NETWORK)):
+            script = Path(__file__).with_name(name).read_bytes()
+            entry = tarfile.TarInfo(place.lstrip("/"))
+            entry.size = len(script)
+            tar.addfile(entry, io.BytesIO(script))
     return archive.getvalue()
 
 
@@ -104,7 +108,8 @@ def _boot_arguments(settings: Settings, transport: Transport) -> list[str]:
     registries = [f"--registry-mirror={url}" for url in settings.registry_mirror]
     registries += [f"--insecure-registry={place}" for place in settings.insecure_registry]
     directory = str(transport.directory) if transport.mounts else ""
-    return [config, directory, owner, f"--group={os.getegid()}", *registries, *settings.daemon_arg]
+    undecided = " ".join(networks.undecided(settings))
+    return [config, directory, owner, undecided, f"--group={os.getegid()}", *registries, *settings.daemon_arg]
 
 
 def shared(route: Route, transport: Transport, base_temp: BaseTemp | None, settings: Settings) -> dict[Path, Path]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from . import unbroken
+from . import networks, unbroken
 from .container import BaseTemp, Storage, boot_archive, describe, shared
 from .diagnosis import diagnose
 from .errors import TAIL_LINES, DaemonStartError, DaemonStateError, DindWarning, EngineRefusedError
@@ -107,8 +107,9 @@ class Life:
             self.transport.make()
             self._mounted = base_temp.identity() if base_temp else (0, 0)
             mounts = shared(self.route, self.transport, base_temp, settings)
-            container = describe(settings, self.transport, ownership_on(self.engine, self.owner), mounts, storage)
             begin = time.monotonic()
+            fitted = networks.fitted(settings, self.engine, self.transport.network or settings.network)
+            container = describe(fitted, self.transport, ownership_on(self.engine, self.owner), mounts, storage)
             creating()
             self._created = True  # Before, since an answer may be lost; undone in `end`.
             try:

@@ -16,7 +16,7 @@ import pytest
 
 import pytest_dind
 from pytest_dind import errors
-from pytest_dind.container import BOOT, boot_archive
+from pytest_dind.container import BOOT, NETWORK, boot_archive
 
 pytestmark = pytest.mark.once
 
@@ -191,12 +191,16 @@ def test_a_module_is_short(path: Path) -> None:
     assert lines <= MOST_LINES, f"{path.name} has {lines} lines: cut it"
 
 
-def test_boot_sh_is_a_posix_shell_script() -> None:
-    assert subprocess.run(["sh", "-n", PACKAGE / "boot.sh"], check=False).returncode == 0
+@pytest.mark.parametrize("script", sorted(PACKAGE.glob("*.sh")), ids=lambda path: path.name)
+def test_what_runs_in_the_container_is_a_posix_shell_script(script: Path) -> None:
+    assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
 
 
-def test_boot_sh_is_a_script_for_busybox_as_well(host: docker.DockerClient, busybox: str) -> None:
-    container = host.containers.create(busybox, ["ash", "-n", BOOT])
+@pytest.mark.parametrize("script", [BOOT, NETWORK])
+def test_what_runs_in_the_container_is_a_script_for_busybox_as_well(
+    host: docker.DockerClient, busybox: str, script: str
+) -> None:
+    container = host.containers.create(busybox, ["ash", "-n", script])
     try:
         container.put_archive("/", boot_archive())
         container.start()
