@@ -122,7 +122,7 @@ def _build_on(volume: str, job: Job, settings: Settings, engine: HostEngine, own
 
     buildcache.make(engine, volume)
     # Its limits are for what tests run, and its mounts too.
-    own = dataclasses.replace(settings, mount=(), memory=None, cpus=None, pids=None)
+    own = dataclasses.replace(settings, mount=(), port=(), memory=None, cpus=None, pids=None)
     return workshop.do(work, volume, own, engine, owner)
 
 

@@ -72,7 +72,8 @@ CAVEATS = (
     Caveat(
         "published-ports",
         "Ports that inner containers publish are at their daemon's address, and that is not reached from here.",
-        "Run the client in a container of the same daemon, or pytest in a container of the engine.",
+        "Give each with --dind-port, and dial what daemon.address() says; or run the client in a container of the "
+        "same daemon, or pytest in one of the engine.",
         conditions.published_ports,
     ),
     Caveat(

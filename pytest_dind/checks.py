@@ -35,6 +35,8 @@ _ITS_OWN_WHOLE = (
     "/var/run",
 )
 
+#: Where dockerd listens in its container, by convention. https://docs.docker.com/engine/security/protect-access/
+ITS_PORT = 2376
 #: What the engine takes at least.
 LEAST_CPUS = 0.01
 LEAST_MEMORY = 6 * 1024**2
@@ -201,6 +203,16 @@ def count(value: object, where: str) -> int:
     text = str(value).strip()
     if isinstance(value, bool) or not text.isdecimal() or int(text) < 1:
         raise SettingsError(where, value, "is not a whole number above 0, such as 4096")
+    return int(text)
+
+
+def port(value: object, where: str) -> int:
+    """A TCP port of a daemon, and not its own."""
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.isdecimal() or not 1 <= int(text) <= 65535:  # noqa: PLR2004
+        raise SettingsError(where, value, "is not a TCP port, such as 8080")
+    if int(text) == ITS_PORT:
+        raise SettingsError(where, value, "is the daemon's own; have the inner container publish another")
     return int(text)
 
 

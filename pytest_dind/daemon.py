@@ -13,6 +13,7 @@ from . import route
 from .build import Build
 from .container import BaseTemp, Storage
 from .endpoint import Endpoint
+from .errors import DaemonStateError
 from .host import HostEngine
 from .life import Life
 from .owner import Owner
@@ -175,7 +176,12 @@ class Daemon(Endpoint):
         """Start a daemon inside this daemon, which must have the image; it ends with this one at the latest.
 
         :param settings: The same as this one's where nothing is said, but for the host engine's networks and runtimes.
+        :raises DaemonStateError: nobody here could reach it.
         """
+        if self._life.route.kind == "tls" and not self._life.route.addresses_reached:
+            raise DaemonStateError(
+                f"a daemon inside {self.name} cannot be reached from here: it would be at that one's address, {self.ip}"
+            )
         settings = settings or dataclasses.replace(self.settings, network=None, runtime=None)
         engine = HostEngine(self.client, self.host)
         outer = self._life.route

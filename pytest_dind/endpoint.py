@@ -73,7 +73,7 @@ class Endpoint:
 
     @property
     def ip(self) -> str:
-        """Its address on the host engine's network, at which published ports of its containers are reached.
+        """Its address on the host engine's network; to reach what its containers publish, ask `address`.
 
         :raises DaemonStateError: it is gone, or on no network.
         """
@@ -109,7 +109,7 @@ class Endpoint:
 
     def _variables(self) -> dict[str, str]:
         try:
-            ip = self.ip
+            ip = self.ip if self._life.route.addresses_reached else None
         except DaemonStateError:  # --dind-network=none
             ip = None
         transport = self._life.transport
@@ -137,9 +137,24 @@ class Endpoint:
         """Return where this process reaches a published port of a container in the daemon: IP address and port.
 
         :param port: The container's own port: 80, "80/tcp" or "53/udp".
-        :raises DaemonStateError: the container is not there, or does not publish that port.
+        :raises DaemonStateError: the container is not there, does not publish that port, or it is out of reach.
         """
-        return self.ip, inside.published_port(self.client, container, port)
+        ip, at = self.ip, inside.published_port(self.client, container, port)
+        if self._life.route.addresses_reached:
+            return ip, at
+        is_tcp = not str(port).endswith(("/udp", "/sctp"))
+        found = self._life.transport.published(at) if is_tcp else None
+        if found is None:
+            reason = f"port {at} of {self.name} cannot be reached from here, and nor can its address, {ip}"
+            raise DaemonStateError(f"{reason}: the host engine is at {self.engine.address}. {self._cure(port, at)}")
+        return found
+
+    def _cure(self, port: int | str, at: int) -> str:
+        if self._life.route.kind == "unix" or str(port).endswith(("/udp", "/sctp")):
+            return "Run the client in a container of the same engine; --dind-port is for TCP ports of TLS daemons."
+        return (
+            f"--dind-port={at} makes it so, with the container publishing at just that port: ports={{{port!r}: {at}}}"
+        )
 
     def log_position(self) -> int:
         """Where its log is now, for `logs(since=…)`."""

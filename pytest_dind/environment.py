@@ -22,6 +22,8 @@ MISLEADING = frozenset({
 })  # fmt: skip
 
 
+#: Set to where the daemon's ports are, or not at all: the user's own value is for the user's own Docker.
+_PORTS_AT = "TESTCONTAINERS_HOST_OVERRIDE"
 #: What a transport over TLS sets besides, where the user has set it, so that neither proxies nor authorities mislead.
 _PAST_THE_USERS = ("NO_PROXY", "REQUESTS_CA_BUNDLE", "no_proxy")
 
@@ -30,19 +32,19 @@ def variables(host: str, config: Path, ip: str | None, further: Mapping[str, str
     """Return what to set so that the docker CLI, compose, testcontainers and SDKs use one daemon.
 
     :param config: A DOCKER_CONFIG of its own: no log-in, context or builder of the user's is used or changed.
-    :param ip: Where published ports are reached.
+    :param ip: Where published ports are reached; None if they are nowhere, or each at another port.
     :param further: What the transport needs besides.
     """
     found = {"DOCKER_HOST": host, "DOCKER_CONFIG": str(config), **(further or {})}
     if ip is not None:
         # https://testcontainers-python.readthedocs.io: the host for published ports, which is not localhost here.
-        found["TESTCONTAINERS_HOST_OVERRIDE"] = ip
+        found[_PORTS_AT] = ip
     return found
 
 
 def without_misleading(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment less the names that would mislead a client."""
-    return {name: value for name, value in environment.items() if name not in MISLEADING}
+    return {name: value for name, value in environment.items() if name not in (*MISLEADING, _PORTS_AT)}
 
 
 class Patched:

@@ -48,6 +48,8 @@ class Facts:
     preloaded_names: tuple[str, ...] = ()
     keep: str = "never"
     mounts: tuple[str, ...] = ()
+    #: Those that are published because the addresses are not reached.
+    ports: tuple[int, ...] = ()
     #: Those of base temp and `--dind-mount` that the engine's machine has not got.
     unseen_paths: tuple[str, ...] = ()
     #: Those of the options for limits that are not given.

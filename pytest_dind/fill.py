@@ -114,7 +114,7 @@ def _fill(
 def _of_filler(settings: Settings) -> Settings:
     # Its limits are for what tests run; it runs nothing.
     return dataclasses.replace(
-        settings, preload=(), builds=(), mount=(), memory=None, cpus=None, pids=None, keep="never"
+        settings, preload=(), builds=(), mount=(), port=(), memory=None, cpus=None, pids=None, keep="never"
     )
 
 

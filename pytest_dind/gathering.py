@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -14,6 +13,7 @@ from .container import DATA_ROOT, BaseTemp
 from .facts import Facts
 from .places import leases_dir
 from .procfs import hierarchies, routed_interfaces
+from .route import reaches_addresses
 from .settings import Settings
 from .surroundings import Surroundings
 
@@ -50,12 +50,13 @@ def gather(
         apparmor=any("name=apparmor" in option for option in engine.info.get("SecurityOptions") or ()),
         plain_tcp=surroundings.engine_scheme in ("tcp", "http") and engine.api.base_url.startswith("http://"),
         socket_mode=_socket_mode(surroundings),
-        addresses_reached=_reaches_addresses(surroundings),
+        addresses_reached=reaches_addresses(surroundings),
         mtu=_mtu(surroundings, one.network, networks),
         outer_subnets=tuple(_subnets(networks)),
         images=tuple(settings.image for settings in settings),
         preloaded_names=tuple(str(image) for image in one.preload if not isinstance(image, Path)),
         keep=one.keep,
+        ports=one.port,
         mounts=tuple(f"--dind-mount={path}" for path in one.mount),
         unseen_paths=tuple(str(path) for path in paths if surroundings.translate(path) is None),
         unlimited=tuple(f"--dind-{name}" for name in ("memory", "cpus") if getattr(one, name) is None),
@@ -106,17 +107,6 @@ def _socket_mode(surroundings: Surroundings) -> int:
         return os.stat(path).st_mode & 0o777 if surroundings.engine_scheme == "unix" else 0  # noqa: PTH116 (a text)
     except OSError:  # somebody else's directory
         return 0
-
-
-def _reaches_addresses(surroundings: Surroundings) -> bool:
-    if surroundings.container:
-        return True  # Daemons join its network.
-    if surroundings.engine_is_desktop or surroundings.engine_is_rootless:
-        return False
-    # A port of this machine may be a tunnel's.
-    host = urllib.parse.urlsplit(surroundings.engine.address).hostname
-    is_here = host in ("localhost", "127.0.0.1", "::1") and surroundings.engine_scheme != "ssh"
-    return surroundings.engine_is_beside or (is_here and surroundings.engine.info.get("Name") == surroundings.hostname)
 
 
 def _mtu(surroundings: Surroundings, name: str | None, networks: Sequence[Mapping[str, Any]]) -> int | None:

@@ -18,6 +18,7 @@ from .lifeline import Lifeline
 from .owner import Owner
 from .route import Route, ownership_on, route_to
 from .settings import Settings
+from .transport import Transport
 
 #: What a host engine says, once in a thousand times on a busy machine, when runc lost the container's first process
 #: before that was one; the next attempt succeeds.
@@ -33,12 +34,12 @@ REMOVAL_TIMEOUT = 60
 class Life:
     """One container at a time under one name; it can be started anew when it has ended."""
 
-    def __init__(self, name: str, engine: HostEngine, owner: Owner, route: Route, directory: str) -> None:
+    def __init__(self, name: str, engine: HostEngine, owner: Owner, route: Route, transport: Transport) -> None:
         self.name = name
         self.engine = engine
         self.owner = owner
         self.route = route
-        self.transport = route.transport(directory)
+        self.transport = transport
         #: The stream to its container; None before the start and after the end.
         self.lifeline: Lifeline | None = None
         #: The newest API version that the daemon speaks.
@@ -56,7 +57,8 @@ class Life:
         :raises HostEngineError: there is no way to daemons from here.
         """
         name, directory = owner.next_names()
-        return cls(name, engine, owner, route_to(engine, settings), directory)
+        route = route_to(engine, settings)
+        return cls(name, engine, owner, route, route.transport(directory, settings.port))
 
     def begin(
         self,

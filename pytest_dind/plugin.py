@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SKIP_REASON = "needs a Docker daemon of its own, in a privileged container: run pytest with --dind (or ini dind = true)"
 MARKER = (
     "dind(preload, image, daemon_args, config, mounts, keep, start_timeout, memory, cpus, pids, runtime, network, "
-    "transport, registry_mirrors, insecure_registries): "
+    "ports, transport, registry_mirrors, insecure_registries): "
     "how this test's fresh daemon is to be, in the words of the --dind-* options, as keywords; preload counts for the "
     "session daemon too."
 )

@@ -159,6 +159,8 @@ class Listener:
     is_nested: bool
     #: Its name, as in `ps`; empty if it is gone, or not to be seen.
     program: str = ""
+    #: Whose it is; of a rootless engine, whoever runs that.
+    user: int = 0
 
     @classmethod
     def at(cls, socket_path: str) -> Listener | None:
@@ -173,11 +175,11 @@ class Listener:
                 raw = connection.getsockopt(socket.SOL_SOCKET, peer_credentials, _PEER.size)
         except OSError:  # not there, or not for us
             return None
-        pid = int(_PEER.unpack(raw)[0])
+        pid, user, _ = _PEER.unpack(raw)
         # One number for each namespace that it is in, from ours inwards.
         numbers = re.search(r"^NSpid:(.*)$", _text(f"/proc/{pid}/status"), re.MULTILINE)
         program = _text(f"/proc/{pid}/comm").strip()
-        return cls(pid, is_nested=bool(numbers and len(numbers[1].split()) > 1), program=program)
+        return cls(pid, is_nested=bool(numbers and len(numbers[1].split()) > 1), program=program, user=user)
 
     @property
     def may_forward(self) -> bool:

@@ -36,11 +36,18 @@ class Route:
     surroundings: Surroundings | None = field(default=None, repr=False, compare=False)
     #: For an engine that is a daemon of ours: the way to that, since it sees of our paths what was mounted into it.
     outer: Route | None = None
+    #: Whether this process reaches the daemons' own addresses, and so every port that their containers publish.
+    addresses_reached: bool = True
 
-    def transport(self, name: str) -> Transport:
-        """Return the transport of one daemon, whose directory gets a name."""
+    def transport(self, name: str, ports: tuple[int, ...] = ()) -> Transport:
+        """Return the transport of one daemon, whose directory gets a name.
+
+        :param ports: Of the daemon: published as its API is, if its address is not reached.
+        """
         directory = sockets_dir() / name
-        return UnixSocket(directory) if self.kind == "unix" else Tls(directory, self.reach)
+        if self.kind == "unix":
+            return UnixSocket(directory)
+        return Tls(directory, self.reach, () if self.addresses_reached else ports)
 
     def seen(self, path: Path) -> Path | None:
         """Return where a path of ours lies for the engine, which can mount it; None where it does not see it."""
@@ -79,7 +86,8 @@ def lead(engine: HostEngine, route: Route) -> None:
 
 def inside(outer: Route, address: str) -> Route:
     """Return the way to daemons in a daemon of ours, which has an address and is itself reached by `outer`."""
-    return Route(outer.kind, Published(address), "the host engine is a daemon of ours", outer=outer)
+    why = "the host engine is a daemon of ours"
+    return Route(outer.kind, Published(address), why, outer=outer, addresses_reached=False)
 
 
 def route_to(engine: HostEngine, settings: Settings) -> Route:
@@ -96,14 +104,33 @@ def route_to(engine: HostEngine, settings: Settings) -> Route:
                 f"--dind-transport=unix: the host engine at {engine.address} does not see {sockets_dir()}, where the "
                 "sockets are to be. Leave --dind-transport at auto, or set XDG_RUNTIME_DIR to a directory both see."
             )
-        return Route("unix", Published(), "the host engine is on this machine", here)
+        why = "the host engine is on this machine"
+        return Route("unix", Published(), why, here, addresses_reached=reaches_addresses(here))
     if settings.network == "none":
         raise HostEngineError(
             "--dind-network=none: daemons are reached over TLS here, and with this network they would have no address. "
             "Leave it out, or name a network."
         )
     reach, why = _dialled(engine, settings, here)
-    return Route("tls", reach, why, here)
+    return Route("tls", reach, why, here, addresses_reached=reaches_addresses(here))
+
+
+def reaches_addresses(here: Surroundings) -> bool:
+    """Whether addresses on the engine's networks, and so those of daemons, are reached from here."""
+    if here.container:
+        return True  # Daemons join its network.
+    if _is_native(here) and here.listener and here.listener.user == 0 and not here.listener.is_nested:
+        return True  # What follows asks the engine, which takes 15 ms.
+    if here.engine_is_desktop or here.engine_is_rootless:
+        return False
+    # A port of this machine may be a tunnel's.
+    host = urllib.parse.urlsplit(here.engine.address).hostname
+    is_here = host in ("localhost", "127.0.0.1", "::1") and here.engine_scheme != "ssh"
+    return here.engine_is_beside or (is_here and here.engine.info.get("Name") == here.hostname)
+
+
+def _is_native(here: Surroundings) -> bool:
+    return bool(here.listener and here.listener.program in _NATIVE)
 
 
 def _takes_sockets(here: Surroundings) -> bool:
@@ -111,7 +138,7 @@ def _takes_sockets(here: Surroundings) -> bool:
     if here.container is not None or here.translate(sockets_dir()) is None:
         return False
     # Docker Desktop shares directories with its virtual machine, but no sockets. To ask it costs 15 ms.
-    return bool(here.listener and here.listener.program in _NATIVE) or not here.engine_is_desktop
+    return _is_native(here) or not here.engine_is_desktop
 
 
 def _dialled(engine: HostEngine, settings: Settings, here: Surroundings) -> tuple[Reach, str]:

@@ -20,6 +20,7 @@ _PLURALS = {
     "daemon_args": "daemon_arg",
     "insecure_registries": "insecure_registry",
     "mounts": "mount",
+    "ports": "port",
     "registry_mirrors": "registry_mirror",
 }
 #: What dockerd takes from its command line or from daemon.json, and refuses to take from both.
@@ -54,6 +55,7 @@ class Settings:
     pids: int | None = None
     runtime: str | None = None
     network: str | None = None
+    port: tuple[int, ...] = ()
     environ: bool = False
     caveats: tuple[str, ...] = ()
 

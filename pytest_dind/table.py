@@ -193,6 +193,15 @@ OPTIONS = (
         optional=True,
     ),
     Option(
+        "port",
+        checks.port,
+        "Port of a daemon that is reached from here although its containers' addresses are not, as with an engine on "
+        "another machine: an inner container that publishes it is where daemon.address() says. "
+        "May be given several times.",
+        "PORT",
+        many=True,
+    ),
+    Option(
         "environ",
         checks.switch,
         "The whole test process sees the worker's daemon as its Docker: it is up, and in "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import certificates
+from .checks import ITS_PORT
 from .errors import DaemonStartError, HostEngineError
 from .lifeline import Lifeline
 from .transport import Transport
@@ -21,9 +22,8 @@ from .transport import Transport
 if TYPE_CHECKING:
     import docker
 
-#: Where dockerd listens in its container, by convention. https://docs.docker.com/engine/security/protect-access/
-PORT = 2376
-_PORT = f"{PORT}/tcp"
+#: Where dockerd listens in its container.
+PORT = ITS_PORT
 #: Seconds in which a connection opens, on one machine or between neighbours.
 CONNECT_TIMEOUT = 5
 #: How an engine says that the port of the time before has gone to somebody else meanwhile.
@@ -59,13 +59,13 @@ class Published:
         except socket.gaierror as error:
             raise HostEngineError(f"the host engine's machine {host} is not known here: {error.strerror}") from error
 
-    def bindings(self, port: int | None) -> dict[str, list[dict[str, str]]]:
-        """Return the engine's `PortBindings`: a port, or one that it chooses."""
-        return {_PORT: [{"HostIp": self.address, "HostPort": str(port or "")}]}
+    def bindings(self, ports: Mapping[int, int | None]) -> dict[str, list[dict[str, str]]]:
+        """Return the engine's `PortBindings`: for each port of the container one of the machine; None: a free one."""
+        return {f"{one}/tcp": [{"HostIp": self.address, "HostPort": str(at or "")}] for one, at in ports.items()}
 
-    def find(self, container: Mapping[str, Any]) -> tuple[str, int] | None:
-        """Return where a running container is reached; None if it is not."""
-        bound = (container.get("NetworkSettings", {}).get("Ports") or {}).get(_PORT) or ()
+    def find(self, container: Mapping[str, Any], port: int = PORT) -> tuple[str, int] | None:
+        """Return where a port of a running container is reached; None if it is not."""
+        bound = (container.get("NetworkSettings", {}).get("Ports") or {}).get(f"{port}/tcp") or ()
         return next(((self.address, int(one["HostPort"])) for one in bound), None)
 
 
@@ -76,14 +76,14 @@ class OnNetwork:
     #: Name or id.
     network: str
 
-    def bindings(self, port: int | None) -> dict[str, list[dict[str, str]]]:  # noqa: ARG002 (Published's)
+    def bindings(self, ports: Mapping[int, int | None]) -> dict[str, list[dict[str, str]]]:  # noqa: ARG002 (Published's)
         """Return no `PortBindings`."""
         return {}
 
-    def find(self, container: Mapping[str, Any]) -> tuple[str, int] | None:
-        """Return where a running container is reached; None if it is not."""
+    def find(self, container: Mapping[str, Any], port: int = PORT) -> tuple[str, int] | None:
+        """Return where a port of a running container is reached; None if it is not."""
         networks = container.get("NetworkSettings", {}).get("Networks") or {}
-        return next(((str(one["IPAddress"]), PORT) for one in networks.values() if one["IPAddress"]), None)
+        return next(((str(one["IPAddress"]), port) for one in networks.values() if one["IPAddress"]), None)
 
 
 #: Where daemons are dialled, as it follows from where this process and the host engine are.
@@ -96,9 +96,11 @@ class Tls(Transport):
     #: A connection to a container that goes may hang, and not end, where no engine's process stands between.
     patience = 5.0
 
-    def __init__(self, directory: Path, reach: Reach) -> None:
+    def __init__(self, directory: Path, reach: Reach, further: tuple[int, ...] = ()) -> None:
+        """:param further: Ports of the container that are reached as its API is; see `published`."""
         super().__init__(directory)
         self.reach = reach
+        self._further: dict[int, int | None] = dict.fromkeys(further)
         self._address: tuple[str, int] | None = None
         self._context: ssl.SSLContext | None = None
         self._bundle: bytes | None = None
@@ -110,8 +112,13 @@ class Tls(Transport):
 
     @property
     def ports(self) -> Mapping[str, list[dict[str, str]]]:
-        """The one port; started anew, a daemon has the same again, so that its clients find it."""
-        return self.reach.bindings(self._address[1] if self._address else None)
+        """Its ports; started anew, a daemon has the same again, so that its clients find it."""
+        return self.reach.bindings({PORT: self._address[1] if self._address else None, **self._further})
+
+    def published(self, port: int) -> tuple[str, int] | None:
+        """Return where a further port of the container is reached; None if it is none of those that were asked for."""
+        at = self._further.get(port)
+        return (self._address[0], at) if self._address and at else None
 
     @property
     def network(self) -> str | None:
@@ -129,10 +136,10 @@ class Tls(Transport):
         return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
     def is_taken(self, answer: str) -> bool:
-        """Whether the port of the time before is another's now; the next time the engine chooses one."""
+        """Whether a port of the time before is another's now; the next time the engine chooses all."""
         if self._address is None or not _TAKEN.search(answer):
             return False
-        self._address = None
+        self._address, self._further = None, dict.fromkeys(self._further)
         return True
 
     def started(self, name: str, lifeline: Lifeline, inspect: Callable[[], Mapping[str, Any] | None]) -> None:
@@ -146,6 +153,7 @@ class Tls(Transport):
             if not container.get("State", {}).get("Running"):
                 return  # It has ended, as whoever waits for it sees.
             raise DaemonStartError(name, f"it has no address to be dialled at ({self.reach})")
+        self._further = {port: (self.reach.find(container, port) or (None, None))[1] for port in self._further}
         authority = certificates.authority()
         # idna, which trustme asks, takes no other names.
         names = [name] if re.fullmatch(r"[a-z0-9-]{1,63}", name) else []

@@ -101,6 +101,10 @@ class Transport(ABC):
         :param inspect: Asks the engine what it knows of the container; None if it is gone.
         """
 
+    def published(self, port: int) -> tuple[str, int] | None:  # noqa: ARG002 (where any is)
+        """Return where a port of the container other than its API's is reached; None if it is not published."""
+        return None
+
     def is_taken(self, answer: str) -> bool:  # noqa: ARG002 (where there is an address to be taken)
         """Whether the engine refused the container for an address that another time will not be asked for."""
         return False

@@ -35,7 +35,7 @@ CASES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
         "published-ports",
         {"addresses_reached": False, "engine": "ssh://build@far"},
         "the engine is ssh://build@far",
-        {"engine": "ssh://build@far"},
+        {"addresses_reached": False, "engine": "ssh://build@far", "ports": (8080,)},
     ),
     ("socket-group", {"socket_mode": 0o666}, "its mode is 0666", {"socket_mode": 0o660}),
     (

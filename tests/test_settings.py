@@ -57,6 +57,7 @@ GIVEN = [
     Given("pids", 100, 100, "200", 200, "300", 300, None),
     Given("runtime", None, None, "line", "line", "ini", "ini", None),
     Given("network", "mark", "mark", "line", "line", "ini", "ini", None),
+    Given("port", [80], (80,), "8080", (8080,), "8081", (8081,), ()),
     Given("caveats", None, None, "mtu=ignore", ("mtu=ignore",), "error", ("error",), ()),
 ]
 
@@ -88,6 +89,7 @@ BAD = [
     ("pids", "-1", -1, "is not a whole number above 0, such as 4096"),
     ("runtime", " ", "", "is not a text; give one that is not empty"),
     ("network", "host", "host", "would share a network stack"),
+    ("port", "65536", [65536], "is not a TCP port, such as 8080"),
     ("caveats", "mtu=no", ["mtu=no"], "is none of error, warn, ignore; or give it for one caveat, such as mtu=ignore"),
 ]
 BAD_IN_MARKERS = [bad for bad in BAD if BY_NAME[bad[0]].marker]
@@ -355,7 +357,7 @@ def test_the_marker_takes_settings_of_a_daemon_as_keywords_only(marker: str, inn
     where = "test_it.py::test_it, @pytest.mark.dind"
     words = (
         "config, cpus, daemon_arg, daemon_args, image, insecure_registries, insecure_registry, keep, memory, mount, "
-        "mounts, network, pids, preload, registry_mirror, registry_mirrors"
+        "mounts, network, pids, port, ports, preload, registry_mirror, registry_mirrors"
     )
     usage_error(
         result,
@@ -493,6 +495,17 @@ def test_a_number_that_is_none_is_refused(name: str, value: Any) -> None:
 def test_a_count_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(SettingsError, match="is not a whole number above 0, such as 4096"):
         Settings(pids=value)
+
+
+@pytest.mark.parametrize("value", ["", "0", -1, True, "80/tcp", "80:80", 1.5])
+def test_a_port_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(SettingsError, match=r"is not a TCP port, such as 8080"):
+        Settings(port=(value,))
+
+
+def test_the_port_of_the_daemons_own_api_is_refused() -> None:
+    with pytest.raises(SettingsError, match="is the daemon's own; have the inner container publish another"):
+        Settings(port=(2376,))
 
 
 @pytest.mark.parametrize("network", ["host", "container:abc"])

@@ -18,8 +18,17 @@ from typing import Any
 
 import docker
 import pytest
+from docker.models.containers import Container
 
-from pytest_dind import Daemon, DaemonStartError, HostEngineError, Settings, SettingsError, certificates
+from pytest_dind import (
+    Daemon,
+    DaemonStartError,
+    DaemonStateError,
+    HostEngineError,
+    Settings,
+    SettingsError,
+    certificates,
+)
 from pytest_dind.certificates import Authority
 from pytest_dind.host import HostEngine
 from pytest_dind.route import Route, lead
@@ -27,7 +36,7 @@ from pytest_dind.sweep import sweep
 from pytest_dind.tls import OnNetwork, Published, Tls
 from pytest_dind.transport import UnixSocket
 
-from .conftest import IMAGE, MATRIX, OFFICIAL, InnerRun, wait_until
+from .conftest import IMAGE, MATRIX, OFFICIAL, InnerRun, fetch, wait_until
 
 pytestmark = [pytest.mark.usefixtures("nothing_is_left"), pytest.mark.once]
 
@@ -207,6 +216,42 @@ def test_on_a_network_it_is_reached_at_its_own_address_there_and_nothing_is_publ
     finally:
         network.remove()
         engine.close()
+
+
+def test_a_port_that_is_asked_for_is_reached_where_addresses_are_not(image: str, busybox: str) -> None:
+    engine = HostEngine.connect()
+    lead(engine, Route("tls", Published(), "a test says so", addresses_reached=False))
+    settings = Settings(image=image, transport="tls", port=(8000, 8001))
+    with Daemon.start(settings, engine=engine) as daemon:
+
+        def serve() -> Container:
+            script = "mkdir /w; echo served >/w/index.html; httpd -f -p 80 -h /w"
+            ports: Any = {"80/tcp": 8000, "81/tcp": 9000, "53/udp": 8001}
+            daemon.load(busybox)
+            return daemon.client.containers.run(busybox, ["sh", "-c", script], ports=ports, detach=True)
+
+        server = serve()
+        address = daemon.address(server, "80/tcp")
+        assert address[0] == "127.0.0.1"
+        assert fetch(address) == "served\n"
+        assert {one["HostIp"] for bound in published(daemon).values() for one in bound} == {"127.0.0.1"}
+        assert list(published(daemon)) == ["2376/tcp", "8000/tcp", "8001/tcp"]
+        out_of_reach = rf"port %s of {daemon.name} cannot be reached from here, and nor can its address, {daemon.ip}: "
+        cure = r"--dind-port=9000 makes it so, with the container publishing at just that port: ports={81: 9000}$"
+        with pytest.raises(DaemonStateError, match=out_of_reach % 9000 + ".*" + cure):
+            daemon.address(server, 81)
+        with pytest.raises(DaemonStateError, match=out_of_reach % 8001 + ".*--dind-port is for TCP ports"):
+            daemon.address(server, "53/udp")
+        with pytest.raises(DaemonStateError, match=f"a daemon inside {daemon.name} cannot be reached from here"):
+            daemon.nest()
+        daemon.restart()
+        assert daemon.address(serve(), 80) == address, "started anew, it is where it was"
+    engine.close()
+
+
+def test_no_port_is_published_where_addresses_are_reached(image: str) -> None:
+    with Daemon.start(Settings(image=image, transport="tls", port=(8000,))) as daemon:
+        assert list(published(daemon)) == ["2376/tcp"]
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "0.0.0.0", "::", "224.0.0.1", "2001:4860:4860::8888"])
