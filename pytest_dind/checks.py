@@ -41,6 +41,9 @@ ITS_PORT = 2376
 LEAST_CPUS = 0.01
 LEAST_MEMORY = 6 * 1024**2
 
+#: More than that many daemons no machine has room for, beside those of other workers.
+MOST_AHEAD = 32
+
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
@@ -214,6 +217,14 @@ def port(value: object, where: str) -> int:
     if int(text) == ITS_PORT:
         raise SettingsError(where, value, "is the daemon's own; have the inner container publish another")
     return int(text)
+
+
+def lookahead(value: object, where: str) -> int:
+    """A number of daemons, which may be none."""
+    number = _number(value)
+    if not number.is_integer() or not 0 <= number <= MOST_AHEAD:
+        raise SettingsError(where, value, f"is not a whole number from 0 to {MOST_AHEAD}, such as 1")
+    return int(number)
 
 
 def network(value: object, where: str) -> str:

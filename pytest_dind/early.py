@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from . import workers
 from .basetemp import early_base_temp
 from .errors import SettingsError
+from .memory import most_workers
 from .options import resolve, shows_only
 from .session import Session
 
@@ -36,6 +38,19 @@ def enter_environ_early(config: pytest.Config, namespace: Any) -> None:
     if not session.start_early(early_base_temp(namespace)):
         # Nothing of the suite may find the user's own Docker in the place of the daemon.
         namespace.noconftest = True
+
+
+def limited_by_memory(config: pytest.Config, count: int) -> int:
+    """Return how many workers `-n auto` is to start; the run's header says so if memory is the reason."""
+    try:
+        most = most_workers(resolve(config, None)[0])
+    except SettingsError:  # said when pytest is configured
+        return count
+    # Whoever names a number in the environment wants that.
+    if most is None or most >= count or os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return count
+    config.stash[workers.BY_MEMORY] = most
+    return most
 
 
 def _checked(config: pytest.Config, namespace: Any) -> Session:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import broken, progress, pulling, tarball
+from . import broken, notices, progress, pulling, tarball
 from .answers import inspect_image
-from .errors import DindWarning, ImageNotFoundError
+from .errors import ImageNotFoundError
 from .host import HostEngine
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class _Bringing:
             failure = pulling.pull(self.api, name, self.check, user=self.engine.api)
             if not failure:
                 return self._id_inside(name)
-            warnings.warn(_by_id_only(name, failure), DindWarning, stacklevel=3)
+            notices.warn(_by_id_only(name, failure), stacklevel=3)
         # One stream from engine to daemon, no file in between.
         loaded = self._load(name, self.engine.save(name))
         has_tag = tarball.familiar(name) in (on_host["RepoTags"] or ())

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from . import networks, unbroken
+from . import networks, notices, unbroken
 from .container import BaseTemp, Storage, boot_archive, describe, shared
 from .diagnosis import diagnose
-from .errors import TAIL_LINES, DaemonStartError, DaemonStateError, DindWarning, EngineRefusedError
+from .errors import TAIL_LINES, DaemonStartError, DaemonStateError, EngineRefusedError
 from .host import HostEngine
 from .lifeline import Lifeline
 from .owner import Owner
@@ -221,4 +220,4 @@ class Life:
         except OSError as error:  # docker-py's errors are requests' errors, and those are OSErrors
             reason = str(error)
         message = f"{self.name} is left on the host engine: {reason}. Remove it: docker rm -fv {self.name}"
-        warnings.warn(message, DindWarning, stacklevel=2)
+        notices.warn(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,8 +55,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     if is_wanted(config):
         from .early import session_of  # noqa: PLC0415
+        from .foresight import Foresight  # noqa: PLC0415
 
-        config.pluginmanager.register(session_of(config), "dind-session")
+        session = session_of(config)
+        config.pluginmanager.register(session, "dind-session")
+        config.pluginmanager.register(Foresight(session), "dind-foresight")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """Start no more workers with `-n auto` than there is memory for daemons."""
+    count = yield
+    if is_wanted(config):
+        from .early import limited_by_memory  # noqa: PLC0415
+
+        count = limited_by_memory(config, count)
+    return count
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +140,7 @@ def dind_fresh_daemon(
     """A Docker daemon that nobody has used and that this test alone will; `@pytest.mark.dind(…)` says how it is."""
     daemon = _dind_session.start_fresh(request.node, dind_settings)
     yield daemon
-    _dind_session.stop_fresh(daemon)
+    _dind_session.runtime.stop_fresh(daemon)
 
 
 @pytest.fixture

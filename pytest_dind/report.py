@@ -22,8 +22,11 @@ MOST_LINE = 2000
 ANSWER_TIMEOUT = 10
 
 
-def header(engine: HostEngine, settings: Sequence[Settings], swept: Swept) -> str:
-    """Return the header line: where daemons are started, from what, and what was found."""
+def header(engine: HostEngine, settings: Sequence[Settings], swept: Swept, by_memory: int | None) -> str:
+    """Return the header line: where daemons are started, from what, and what was found.
+
+    :param by_memory: How many workers there are, if that is for want of memory.
+    """
     info = engine.info
     images = ", ".join(engine.image_named(one.image) for one in settings)
     line = (
@@ -31,6 +34,7 @@ def header(engine: HostEngine, settings: Sequence[Settings], swept: Swept) -> st
         f"({info.get('Driver')}, cgroup v{info.get('CgroupVersion', '1')}); image {images}; "
         f"transport {route_to(engine, settings[0])}"
     )
+    line += f"; {by_memory} worker{'s' * (by_memory > 1)}, by memory" if by_memory else ""
     return line + (f"; removed what dead runs left: {swept}" if swept.removed else "")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from .disk import Kept, tidy
 from .environment import Patched
 from .errors import ImageNotFoundError
 from .host import HostEngine
+from .lookahead import Beginning, Lookahead, Starter
 from .owner import Owner
 from .settings import Settings
 
@@ -39,6 +40,10 @@ class Runtime:
         self._missing: dict[str | Path, ImageNotFoundError] = {}
         self.has_started = False
         self._environ: Patched | None = None
+        self._starter = Starter()
+        #: The session daemon, while it is started before anybody asks for it.
+        self._early: Beginning | None = None
+        self.lookahead = Lookahead(self._starter, self._new, self._end)
 
     @cached_property
     def engine(self) -> HostEngine:
@@ -58,21 +63,44 @@ class Runtime:
             return self.session
         if self.session is not None:
             self.stop(self.session)
-        self.session = self._start_with_expected(settings)
+        self.session = self._hold(self._early_or_new(settings))
         self._session_settings = settings
         wanted, self._wanted = self._wanted, ()
         self.want(wanted)
         return self.session
 
-    def _start_with_expected(self, settings: Settings) -> Daemon:
+    def prepare(self, settings: Settings) -> None:
+        """Begin to start the session daemon, as its first user is sure to come; `session_daemon` waits for it."""
+        if self.session is None and self._early is None:
+            _ = self.engine, self.owner  # Not on two threads at the same time.
+            self._early = self._starter.begin(lambda one: self._new_with_expected(one.settings), settings)
+
+    def _early_or_new(self, settings: Settings) -> Daemon:
+        early = self._early
+        if early is not None and early.settings == settings:
+            try:
+                return early.take()
+            finally:
+                if early.future.done():  # Else this was interrupted, and it is still to be ended.
+                    self._early = None
+        self._end_early()
+        return self._new_with_expected(settings)
+
+    def _end_early(self) -> None:
+        early, self._early = self._early, None
+        if early is not None:
+            early.is_unwanted = True
+            self.lookahead.adopt(early)
+
+    def _new_with_expected(self, settings: Settings) -> Daemon:
         at_hand = (image for image in self._expected if images.is_at_hand(image, self.engine, settings.pull))
         preload = tuple(dict.fromkeys((*settings.preload, *at_hand)))
         if preload != settings.preload:
             try:
-                return self.start(dataclasses.replace(settings, preload=preload))
+                return self._new(dataclasses.replace(settings, preload=preload))
             except ImageNotFoundError:  # It is there, but cannot be had: an error of the tests that want it.
                 pass
-        return self.start(settings)
+        return self._new(settings)
 
     @property
     def environ_entered(self) -> bool:
@@ -150,7 +178,27 @@ class Runtime:
 
     def start(self, settings: Settings) -> Daemon:
         """Start a daemon that lives until `stop`, at the longest until `close`."""
-        daemon = Daemon.start(settings, engine=self.engine, owner=self.owner, base_temp=self.base_temp)
+        return self._hold(self._new(settings))
+
+    def start_fresh(self, settings: Settings) -> Daemon:
+        """Return a daemon that nobody has used, which may have been started before; `stop_fresh` is its undo."""
+        return self._hold(self.lookahead.take(settings))
+
+    def stop_fresh(self, daemon: Daemon) -> None:
+        """Stop a daemon behind the back of the tests that follow, or keep it as its settings say."""
+        self._keep_or_forget(daemon)
+        self.lookahead.give_back(daemon)
+
+    def expect_fresh(self, wanted: Sequence[Settings], ahead: int, *, may_start: bool) -> None:
+        """Hear what fresh daemons the next tests will want; see `Lookahead.expect`."""
+        if wanted:
+            _ = self.engine, self.owner  # Not on two threads at the same time.
+        self.lookahead.expect(wanted, ahead, may_start=may_start)
+
+    def _new(self, settings: Settings) -> Daemon:
+        return Daemon.start(settings, engine=self.engine, owner=self.owner, base_temp=self.base_temp)
+
+    def _hold(self, daemon: Daemon) -> Daemon:
         self.daemons.append(daemon)
         if daemon.store is not None:
             self.news.append({"store": daemon.store.key})
@@ -164,16 +212,22 @@ class Runtime:
 
     def stop(self, daemon: Daemon) -> None:
         """Stop a daemon, or keep it as its settings say."""
+        self._keep_or_forget(daemon)
+        self._end(daemon)
+
+    def _keep_or_forget(self, daemon: Daemon) -> None:
         # Those that their users have stopped themselves need no more.
         self.daemons = [one for one in self.daemons if one is not daemon and not one.stopped]
         if daemon is self.session:
             self.session = self._session_settings = None
         if daemon.settings.keep == "always" or (daemon.settings.keep == "failed" and daemon in self._failed):
             daemon.keep()
-        # Others may have containers that still write to base temp as users of their own.
-        daemon.stop(hand_back=not self.daemons)
         if daemon.kept:
             self.news.append({"kept": daemon.name, "export": daemon.export})
+
+    def _end(self, daemon: Daemon) -> None:
+        # Others may have containers that still write to base temp as users of their own.
+        daemon.stop(hand_back=not self.daemons and self.lookahead.alive <= 1)
 
     def stop_all(self) -> None:
         """Stop what is left and give the lease up; `os.environ` is as it was before."""
@@ -183,6 +237,8 @@ class Runtime:
                 stack.callback(self.__dict__.pop("owner").release)
             for daemon in self.daemons:
                 stack.callback(self.stop, daemon)
+            self._end_early()
+            stack.callback(self.lookahead.close)
             if self._environ is not None:
                 self._environ.undo()
                 self._environ = None

@@ -95,13 +95,10 @@ class Session:
         return self._asked_for(lambda: self.runtime.start(settings), settings)
 
     def start_fresh(self, item: pytest.Item, settings: Settings) -> Daemon:
-        """Start one test's own daemon, as its markers say; `stop_fresh` is its undo."""
+        """Start one test's own daemon, as its markers say; the runtime's `stop_fresh` is its undo."""
         __tracebackhide__ = True
-        return self.start(marked(item, settings))
-
-    def stop_fresh(self, daemon: Daemon) -> None:
-        """Stop one test's own daemon, or keep it."""
-        self.runtime.stop(daemon)
+        own = marked(item, settings)
+        return self._asked_for(lambda: self.runtime.start_fresh(own), own)
 
     def build(self, daemon: Daemon, path: Path | str, **how: Any) -> str:
         """Have an image built and in a daemon; return its id there."""
@@ -152,7 +149,8 @@ class Session:
         try:
             for settings in self.settings:
                 engine.require_image(engine.image_named(settings.image))
-            self._header = report.header(engine, self.settings, sweep(engine))
+            by_memory = self.config.stash.get(workers.BY_MEMORY, None)
+            self._header = report.header(engine, self.settings, sweep(engine), by_memory)
             heed.heed_caveats(self.config, self.settings, self.runtime)
         except OSError as error:  # of docker-py, or of files
             raise engine.failure(error) from error

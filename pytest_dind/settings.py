@@ -50,6 +50,7 @@ class Settings:
     lock_timeout: float = 2100.0
     build_timeout: float = 1800.0
     store_keep: float = 7.0
+    lookahead: int = 1
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None

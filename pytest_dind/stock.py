@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import built, images, tarball
+from . import built, images, notices, tarball
 from .build import Build
 from .container import Storage
-from .errors import DaemonStartError, DindWarning
+from .errors import DaemonStartError
 from .fill import store_for
 from .life import Life
 from .settings import Settings
@@ -129,8 +128,5 @@ def warn_of_loading(reason: str) -> None:
     if not reason or reason in _warned:
         return
     _warned.add(reason)
-    with warnings.catch_warnings():
-        # It only costs time; where warnings are errors, this one is not, since no run is to fail for it.
-        warnings.simplefilter("always", DindWarning)
-        message = f"images are loaded into each daemon, and not adopted from an image store: {reason}"
-        warnings.warn(message, DindWarning, stacklevel=4)
+    message = f"images are loaded into each daemon, and not adopted from an image store: {reason}"
+    notices.warn(message, harmless=True, stacklevel=4)

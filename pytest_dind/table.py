@@ -158,6 +158,14 @@ OPTIONS = (
         marker=False,
     ),
     Option(
+        "lookahead",
+        checks.lookahead,
+        "How many fresh daemons may stand by for the next tests, besides the one in use (default: 1); with 0 each is "
+        "started when its test asks, and so is the session daemon.",
+        "N",
+        marker=False,
+    ),
+    Option(
         "memory",
         checks.size,
         "Most memory of a daemon with all that runs in it, such as 2g (default: no limit).",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 
@@ -14,13 +15,26 @@ def do(work: Callable[[], object], undo: Callable[[], object], hurry: Callable[[
     :param hurry: Makes the work end soon; called on every interrupt.
     """
     job = _Job(work, undo)
-    interrupt = job.wait(threading.Thread(target=job.run, name=name, daemon=True), hurry)
+    # In this context: what is kept of its warnings is kept of those that come from there.
+    run = contextvars.copy_context().run
+    interrupt = job.wait(threading.Thread(target=run, args=(job.run,), name=name, daemon=True), hurry)
     if interrupt is not None:
         if job.is_done:
             do(undo, _nothing, _nothing, name)
         raise interrupt
     if job.failures:
         raise job.failures[0]
+
+
+#: The jobs that threads wait for.
+_waiting: dict[int, _Job] = {}
+
+
+def interrupt_thread(thread: int) -> None:
+    """Interrupt a thread, known by its identity, as Ctrl-C does the main one, if it waits for work here."""
+    job = _waiting.get(thread)
+    if job is not None:
+        job.wake()
 
 
 class _Job:
@@ -31,7 +45,10 @@ class _Job:
         self._beginning: list[str] = []
         self._end: list[str] = []
         self._over = threading.Event()
+        self._woken = threading.Event()
         self.failures: list[BaseException] = []
+        self._waits_for_it = threading.get_ident()
+        _waiting[self._waits_for_it] = self
 
     @property
     def is_done(self) -> bool:
@@ -46,7 +63,13 @@ class _Job:
         self._end.append("done")
         if not self.is_done:
             self._attempt(self._undo)
+        _waiting.pop(self._waits_for_it, None)
         self._over.set()
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Interrupt the thread that waits."""
+        self._woken.set()
 
     def _attempt(self, work: Callable[[], object]) -> None:
         try:
@@ -61,7 +84,10 @@ class _Job:
                 if interrupt is None:
                     thread.start()
                 # Not thread.join(): interrupted once, it takes the thread for ended (python/cpython#90882).
-                self._over.wait()
+                self._woken.wait()
+                if not self._over.is_set():
+                    self._woken.clear()
+                    raise KeyboardInterrupt  # noqa: TRY301 (as if it had come from outside)
             except BaseException as error:
                 interrupt = interrupt or error
                 self._beginning.append("interrupted")

@@ -13,6 +13,8 @@ import pytest
 
 #: In xdist's workerinput, its workeroutput and on reports.
 KEY = "dind"
+#: How many there are, if that is for want of memory.
+BY_MEMORY = pytest.StashKey[int]()
 
 
 def is_controller(config: pytest.Config) -> bool:

@@ -30,6 +30,7 @@ KNOW_PYTEST = {
     "basetemp",
     "early",
     "evidence",
+    "foresight",
     "heed",
     "hooks",
     "live",
