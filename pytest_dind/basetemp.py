@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from .container import BaseTemp
+from .errors import DindError
 
 
 def base_temp_of(config: pytest.Config) -> BaseTemp | None:
@@ -25,7 +26,10 @@ def base_temp_of(config: pytest.Config) -> BaseTemp | None:
 
 
 def early_base_temp(namespace: Any) -> BaseTemp:
-    """Return a directory that base temp will be in, before pytest has made it: this user's, or what was given."""
+    """Return a directory that base temp will be in, before pytest has made it: this user's, or what was given.
+
+    :raises DindError: it is there, and another user's; pytest will not take it either.
+    """
     given = getattr(namespace, "basetemp", None)
     if given:
         mount = Path(os.path.abspath(given))  # noqa: PTH100 (as pytest does it)
@@ -34,6 +38,12 @@ def early_base_temp(namespace: Any) -> BaseTemp:
         mount = Path(root).resolve() / f"pytest-of-{_user_name()}"
     # pytest makes a given one anew later; see Daemon.settle.
     mount.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for info in () if given else (mount.lstat(), mount.stat()):  # a link's, and the directory's
+        if info.st_uid != os.geteuid():
+            raise DindError(
+                f"{mount}, where pytest's base temp directory is to be, belongs to user {info.st_uid}, not to "
+                f"{os.geteuid()}. Remove it, or give another place with --basetemp."
+            )
     return BaseTemp(mount, None)
 
 

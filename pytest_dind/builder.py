@@ -20,6 +20,7 @@ from .buildoutput import Output
 from .errors import DaemonStartError, DaemonStateError, DindError, ImageBuildError, ImageNotFoundError
 from .host import HostEngine
 from .owner import Owner
+from .places import open_ours
 from .settings import Settings
 from .workshop import Workshop
 
@@ -190,7 +191,6 @@ def _bring(job: Job, by_buildkit: bool, daemon: Workshop, settings: Settings, en
 
 
 def _write(path: Path, chunks: Iterator[bytes]) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with os.fdopen(open_ours(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
         for chunk in chunks:
             file.write(chunk)

@@ -9,7 +9,7 @@ import pytest
 
 from . import workers
 from .basetemp import early_base_temp
-from .errors import SettingsError
+from .errors import DindError, SettingsError
 from .memory import most_workers
 from .options import resolve, shows_only
 from .session import Session
@@ -35,7 +35,11 @@ def enter_environ_early(config: pytest.Config, namespace: Any) -> None:
     if not session.settings[0].environ:
         return
     config.stash[_SESSION] = session
-    if not session.start_early(early_base_temp(namespace)):
+    try:
+        base_temp = early_base_temp(namespace)
+    except DindError as error:
+        raise pytest.UsageError(f"pytest-dind: {error}") from error
+    if not session.start_early(base_temp):
         # Nothing of the suite may find the user's own Docker in the place of the daemon.
         namespace.noconftest = True
 

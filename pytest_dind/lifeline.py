@@ -142,7 +142,9 @@ def _opened(path: Path) -> BinaryIO | None:
     """Open a file to add to, each write at once: whoever is killed has written all; None where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab", buffering=0)
+        # The directory may be open to others, and the name can be guessed: whatever is linked there stays as it is.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        return os.fdopen(descriptor, "ab", buffering=0)
     except OSError:  # it could be written when the settings were checked
         return None
 

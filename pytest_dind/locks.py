@@ -6,10 +6,13 @@ The files are numbered and used again, so there are never more of them than ther
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +22,12 @@ from typing import TYPE_CHECKING
 
 from . import progress
 from .errors import DindError, LockTimeoutError
-from .places import leases_dir, locks_dir
+from .places import leases_dir, locks_dir, refuse_foreign, write_ours
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+_LEASE = re.compile(r"\d+\.lock")
 #: More owners than this at one time on one machine are taken for a mistake.
 MOST_LEASES = 4096
 #: Seconds between two looks at a lock that another process holds, and between two looks at who that is.
@@ -70,15 +74,29 @@ def is_dead(label: str) -> bool:
     text, _, token = label.rpartition("#")
     path = Path(text)
     try:
-        if not path.is_file():
-            return False  # Removed by somebody else: the owner may still hold a lock on the file that was here.
-        lock = _held(path)
-    except OSError:  # another user's lease, which only that user or root can try
+        is_free = _can_be_had(path)
+    except (OSError, ValueError):  # another user's lease, which only that user or root can try; or no path at all
         return False
-    if lock is None:
-        # Held, and by another owner that took the lease later: its token was written before it made anything.
-        return _read(_token_file(path)) not in ("", token)
-    lock.release()
+    # Held, and by another owner that took the lease later: its token was written before it made anything.
+    return _read(_token_file(path)) not in ("", token) if is_free is False else bool(is_free)
+
+
+def _can_be_had(path: Path) -> bool | None:
+    """Whether nobody holds a lease; None if there is none, which proves nothing: its owner may hold what was there.
+
+    The path comes from a label, and who may use the engine may write any: nothing but a lease is opened, and not even
+    that is changed.
+    """
+    if not _LEASE.fullmatch(path.name) or not stat.S_ISREG(path.lstat().st_mode):
+        return None
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # Said, since a child that was forked meanwhile has a copy.
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
     return True
 
 
@@ -99,6 +117,7 @@ def held(name: str, what: str, timeout: float, by: str, check: Callable[[], obje
 
     kind, _, rest = name.partition("-")
     path = locks_dir() / f"{kind}-{hashlib.sha256(rest.encode()).hexdigest()[:2]}.lock"
+    refuse_foreign(path)
     lock = FileLock(path, mode=0o600, thread_local=False)
     try:
         lock.acquire(blocking=False)
@@ -145,6 +164,7 @@ def _holder(path: Path) -> tuple[str, str, float]:
 def host_id() -> str:
     """Return what tells this user's leases from those of other machines, containers and users."""
     path = leases_dir() / "id"
+    refuse_foreign(path)
     if not path.exists():
         fresh = path.with_name(f"id.{os.getpid()}.{secrets.token_hex(4)}")
         _write_whole(fresh, secrets.token_hex(6))
@@ -160,6 +180,7 @@ def host_id() -> str:
 def _held(path: Path) -> BaseFileLock | None:
     from filelock import FileLock, Timeout  # noqa: PLC0415
 
+    refuse_foreign(path)
     lock = FileLock(path, mode=0o600, thread_local=False)
     try:
         lock.acquire(blocking=False)
@@ -181,7 +202,5 @@ def _read(path: Path) -> str:
 
 def _write_whole(path: Path, text: str) -> None:
     draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
+    write_ours(draft, text.encode("ascii"))
     draft.replace(path)

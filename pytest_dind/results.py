@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ImageBuildError
-from .places import builds_dir
+from .places import builds_dir, refuse_foreign, write_ours
 
 #: Seconds after which the record of a failure, or half a file, is of no use to anybody.
 _STALE = 86400.0
@@ -43,6 +43,8 @@ class Built:
 def find(identity: str) -> Built | None:
     """Return what was built of an identity, marked as used now; None if nothing is there."""
     path = builds_dir() / f"{identity}.tar"
+    for one in (path, path.with_suffix(".json")):
+        refuse_foreign(one)
     try:
         said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         os.utime(path)
@@ -167,7 +169,5 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _write(path: Path, what: Mapping[str, Any]) -> None:
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(what, file)
+    write_ours(fresh, json.dumps(what).encode())
     fresh.replace(path)

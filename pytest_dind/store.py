@@ -18,12 +18,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from . import __version__
 from .host import HostEngine
 from .labels import ENTRY, OURS, ROLE, STORE, Ownership
-from .places import locks_dir
+from .places import locks_dir, open_ours
 
 #: Characters of a key in the names of volumes.
 _SHORT = 16
@@ -197,14 +198,14 @@ def _today() -> str:
 
 # -- in use by whom
 
-_holds: dict[str, int] = {}
+_holds: dict[Path, int] = {}
 
 
 def hold(key: str) -> None:
     """Say that this process uses a store: until it ends, or lets go of all, nobody of this user removes it."""
     path = _use_lock(key)
     if path not in _holds:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_ours(path, os.O_RDWR)
         # Shared by all users; whoever removes wants it alone. A file is of several keys, which only makes that careful.
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         if _holds.setdefault(path, descriptor) != descriptor:  # Another thread was faster.
@@ -223,7 +224,7 @@ os.register_at_fork(after_in_child=let_go)
 
 @contextmanager
 def _alone(key: str) -> Iterator[bool]:
-    descriptor = os.open(_use_lock(key), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_ours(_use_lock(key), os.O_RDWR)
     try:
         yield _lock_exclusively(descriptor)
     finally:
@@ -238,5 +239,5 @@ def _lock_exclusively(descriptor: int) -> bool:
     return True
 
 
-def _use_lock(key: str) -> str:
-    return str(locks_dir() / f"use-{key[:2]}.lock")
+def _use_lock(key: str) -> Path:
+    return locks_dir() / f"use-{key[:2]}.lock"

@@ -17,6 +17,7 @@ from . import certificates
 from .checks import ITS_PORT
 from .errors import DaemonStartError, HostEngineError
 from .lifeline import Lifeline
+from .places import write_ours
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -164,11 +165,11 @@ class Tls(Transport):
 
     def _write(self, authority: certificates.Authority) -> None:
         self._context = None
-        _write(self.directory / "ca.pem", authority.certificate)
-        _write(self.directory / "cert.pem", authority.client.certificate)
-        _write(self.directory / "key.pem", authority.client.key)
+        write_ours(self.directory / "ca.pem", authority.certificate)
+        write_ours(self.directory / "cert.pem", authority.client.certificate)
+        write_ours(self.directory / "key.pem", authority.client.key)
         if self._bundle is not None:
-            _write(self.directory / "bundle.pem", self._bundle + authority.certificate)
+            write_ours(self.directory / "bundle.pem", self._bundle + authority.certificate)
 
     def variables(self) -> dict[str, str]:
         """Return what clients must know, in the environment, besides DOCKER_HOST and DOCKER_CONFIG."""
@@ -193,7 +194,7 @@ class Tls(Transport):
             return {}
         if self._bundle is None:
             self._bundle = b"".join(_read(Path(named)))
-        _write(path, self._bundle + certificates.authority().certificate)
+        write_ours(path, self._bundle + certificates.authority().certificate)
         return {"REQUESTS_CA_BUNDLE": str(path)}
 
     def connect(self, api_version: str, timeout: int) -> docker.DockerClient:
@@ -229,12 +230,6 @@ class Tls(Transport):
         except BaseException:
             connection.close()
             raise
-
-
-def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
 
 
 def _read(path: Path) -> Iterable[bytes]:

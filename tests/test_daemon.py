@@ -81,6 +81,23 @@ def test_a_daemon_starts_runs_a_container_with_a_memory_limit_and_stops_with_not
 
 
 @pytest.mark.heart
+def test_what_is_in_a_daemon_cannot_take_more_than_it_may(image: str, busybox: str) -> None:
+    limits = Settings(image=image).changed("here", memory="200m", cpus=0.5, pids=300)
+    with Daemon.start(limits) as daemon:
+        daemon.load(busybox)
+        # `tail` keeps what it reads, up to the last line end, and there is none.
+        eats = daemon.client.containers.run(busybox, ["sh", "-c", "tail </dev/zero"], detach=True)
+        assert eats.wait()["StatusCode"] == 137, "killed by the kernel"
+        forks = "for i in $(seq 400); do sleep 60 & done"
+        forked = daemon.client.containers.run(busybox, ["sh", "-c", forks], detach=True)
+        assert forked.wait()["StatusCode"] != 0
+        assert b"can't fork" in forked.logs()
+        group = "cat /sys/fs/cgroup/cpu/cpu.cfs_{quota,period}_us 2>/dev/null || cat /sys/fs/cgroup/cpu.max"
+        quota, period = daemon.exec(["bash", "-c", group])[1].split()
+        assert int(quota) / int(period) == 0.5
+        assert daemon.alive
+
+
 def test_a_daemon_is_empty_and_what_is_done_in_it_no_other_sees(shared: Daemon, image: str, busybox: str) -> None:
     with Daemon.start(Settings(image=image)) as fresh:
         assert fresh.client.images.list() == []

@@ -154,6 +154,19 @@ def test_a_label_that_names_no_lease_file_proves_nothing_and_makes_no_file(
     assert [*tmp_path.iterdir()] == []
 
 
+def test_a_label_leads_to_no_file_but_a_lease(tmp_path: Path) -> None:
+    # Whoever may use an engine that is shared can write labels, of somebody else's files, too.
+    lease = Lease.take(tmp_path)
+    lease.release()
+    assert is_dead(f"{lease.path}#of-somebody")
+    lease.path.rename(tmp_path / "precious")
+    (tmp_path / "1.lock").symlink_to("precious")
+    os.mkfifo(tmp_path / "2.lock")
+    (tmp_path / "3.lock").mkdir()
+    for name in ("precious", "1.lock", "2.lock", "3.lock"):
+        assert not is_dead(f"{tmp_path / name}#of-somebody"), name
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_lease_of_another_user_is_in_doubt(short_tmp: Path) -> None:
     short_tmp.chmod(0o755)  # Everybody may come as far as here.
