@@ -14,7 +14,7 @@ from .container import BaseTemp
 from .daemon import Daemon
 from .disk import Kept, tidy
 from .environment import Patched
-from .errors import ImageNotFoundError
+from .errors import DindError, ImageNotFoundError
 from .host import HostEngine
 from .lookahead import Beginning, Lookahead, Starter
 from .owner import Owner
@@ -71,8 +71,7 @@ class Runtime:
 
     def prepare(self, settings: Settings) -> None:
         """Begin to start the session daemon, as its first user is sure to come; `session_daemon` waits for it."""
-        if self.session is None and self._early is None:
-            _ = self.engine, self.owner  # Not on two threads at the same time.
+        if self.session is None and self._early is None and self._can_begin():
             self._early = self._starter.begin(lambda one: self._new_with_expected(one.settings), settings)
 
     def _early_or_new(self, settings: Settings) -> Daemon:
@@ -191,9 +190,14 @@ class Runtime:
 
     def expect_fresh(self, wanted: Sequence[Settings], ahead: int, *, may_start: bool) -> None:
         """Hear what fresh daemons the next tests will want; see `Lookahead.expect`."""
-        if wanted:
-            _ = self.engine, self.owner  # Not on two threads at the same time.
-        self.lookahead.expect(wanted, ahead, may_start=may_start)
+        self.lookahead.expect(wanted, ahead, may_start=may_start and bool(wanted) and self._can_begin())
+
+    def _can_begin(self) -> bool:
+        """Look up what two threads must not at the same time; if that fails, whoever asks for a daemon hears why."""
+        try:
+            return bool(self.engine and self.owner)
+        except DindError:
+            return False
 
     def _new(self, settings: Settings) -> Daemon:
         return Daemon.start(settings, engine=self.engine, owner=self.owner, base_temp=self.base_temp)
