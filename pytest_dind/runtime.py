@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -194,10 +194,10 @@ class Runtime:
 
     def _can_begin(self) -> bool:
         """Look up what two threads must not at the same time; if that fails, whoever asks for a daemon hears why."""
-        try:
-            return bool(self.engine and self.owner)
-        except DindError:
-            return False
+        with suppress(DindError):
+            _ = self.engine, self.owner
+            return True
+        return False
 
     def _new(self, settings: Settings) -> Daemon:
         return Daemon.start(settings, engine=self.engine, owner=self.owner, base_temp=self.base_temp)
