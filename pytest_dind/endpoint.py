@@ -80,8 +80,8 @@ class Endpoint:
         container = self.engine.container(self.name) or {}
         networks = container.get("NetworkSettings", {}).get("Networks", {})
         for network in networks.values():
-            if network["IPAddress"]:
-                return str(network["IPAddress"])
+            if address := network["IPAddress"] or network.get("GlobalIPv6Address"):
+                return str(address)
         raise DaemonStateError(f"{self.name} has no address: it has ended, or --dind-network gave it none")
 
     @property

@@ -40,6 +40,8 @@ class HostEngine:
         self._tunnel = tunnel
         self.api: Any = client.api
         self.address = address
+        #: Where this process runs, as seen from here, once `route.around` has looked.
+        self.surroundings: Any = None
 
     @classmethod
     def connect(cls) -> HostEngine:

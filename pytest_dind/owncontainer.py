@@ -49,9 +49,9 @@ class OwnContainer:
 
     id: str
     name: str
-    #: `host`, `none`, `container:ID`, or the network that it was started on.
+    #: `host`, `none`, or the network that it was started on; where it shares another container's, that one's.
     network_mode: str
-    #: Those with an address: none with `host` and `none`; with `container:ID`, that container's.
+    #: Those with an address: none with `host` and `none`.
     networks: tuple[Network, ...]
     mounts: tuple[Mount, ...]
 
@@ -61,12 +61,12 @@ class OwnContainer:
 
         :param shared: What it says of the container whose network that one shares.
         """
-        networks = (shared or answer)["NetworkSettings"].get("Networks") or {}
+        owner = shared or answer
         return cls(
             id=answer["Id"],
             name=answer["Name"].lstrip("/"),
-            network_mode=answer["HostConfig"]["NetworkMode"],
-            networks=tuple(_networks(networks)),
+            network_mode=owner["HostConfig"]["NetworkMode"],
+            networks=tuple(_networks(owner["NetworkSettings"].get("Networks") or {})),
             mounts=tuple(
                 Mount(
                     destination=Path(os.path.realpath(one["Destination"])),

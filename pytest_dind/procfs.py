@@ -6,8 +6,10 @@ import os
 import re
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 #: What every engine puts into a container as mounts of its own.
@@ -142,6 +144,16 @@ def hierarchies() -> frozenset[str]:
     fields = [line.split(":") for line in _text("/proc/self/cgroup").splitlines()]
     names = [name for field in fields if len(field) > 1 for name in field[1].split(",")]
     return frozenset(name.removeprefix("name=") for name in names if name)
+
+
+def default_gateways() -> frozenset[str]:
+    """Return the addresses over which this process reaches what is on none of its own networks, IPv4 and IPv6."""
+    four = [line.split()[1:3] for line in _text("/proc/net/route").splitlines()[1:]]
+    six = [line.split()[0:5:4] for line in _text("/proc/net/ipv6_route").splitlines()]
+    # Those to everywhere are all zeros; a gateway of zeros is none. IPv4 addresses are numbers in the machine's order.
+    found = [int(hop, 16).to_bytes(4, sys.byteorder) for target, hop in four if not target.strip("0")]
+    found += [bytes.fromhex(hop) for target, hop in six if not target.strip("0")]
+    return frozenset(str(ip_address(packed)) for packed in found if any(packed))
 
 
 def routed_interfaces() -> frozenset[str]:

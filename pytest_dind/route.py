@@ -11,9 +11,10 @@ from pathlib import Path
 from .errors import HostEngineError
 from .host import HostEngine
 from .labels import Ownership
-from .owncontainer import OwnContainer
+from .owncontainer import Network, OwnContainer
 from .owner import Owner
 from .places import sockets_dir
+from .procfs import default_gateways, routed_interfaces
 from .settings import Settings
 from .surroundings import Surroundings
 from .tls import OnNetwork, Published, Reach, Tls
@@ -59,16 +60,17 @@ class Route:
         return f"{self.kind} ({self.why})"
 
 
-#: Looked for once for each engine; processes stay where they are.
-_around: weakref.WeakKeyDictionary[HostEngine, Surroundings] = weakref.WeakKeyDictionary()
+#: Of engines whose way does not follow from where this process runs.
 _led: weakref.WeakKeyDictionary[HostEngine, Route] = weakref.WeakKeyDictionary()
 
 
 def around(engine: HostEngine) -> Surroundings:
     """Return where this process runs, as seen from an engine; looked up once."""
-    if engine not in _around:
-        _around[engine] = Surroundings.of(engine)
-    return _around[engine]
+    if engine.surroundings is None:
+        # On the engine itself, and in no table: what is found holds the engine, and the two go together.
+        engine.surroundings = Surroundings.of(engine)
+    found: Surroundings = engine.surroundings
+    return found
 
 
 def ownership_on(engine: HostEngine, owner: Owner) -> Ownership:
@@ -145,29 +147,46 @@ def _dialled(engine: HostEngine, settings: Settings, here: Surroundings) -> tupl
     """Return where daemons are dialled over TLS, and why there."""
     if here.container is not None and not here.container.on_host_network:
         network = _shared_network(here.container, settings.network)
-        return OnNetwork(network), f"at their addresses on network {network}, which this container is on"
+        return OnNetwork(network.id or network.name), (
+            f"at their addresses on network {network.name}, which this container is on"
+        )
     if here.engine_scheme in ("tcp", "http", "https", "ssh"):
         host = _hostname(engine.address)
         return Published.at(host), f"at ports of {host}, where the host engine is"
     return Published(), "at ports of 127.0.0.1"
 
 
-def _shared_network(container: OwnContainer, wanted: str | None) -> str:
-    """Return the network that daemons join to be reached; one with names rather than the default one."""
-    networks = sorted(container.networks, key=lambda network: network.is_default_bridge)
+def _shared_network(container: OwnContainer, wanted: str | None) -> Network:
+    """Return the network that daemons join to be reached.
+
+    The one that our default route leads over comes first: from an internal one, daemons could pull nothing. Then those
+    with names rather than the engine's default one.
+    """
+    gateways = default_gateways()
+    networks = sorted(container.networks, key=lambda one: (one.gateway not in gateways, one.is_default_bridge))
     if not networks:
-        raise HostEngineError(
-            f"this process runs in container {container.name}, which is on no network (its mode is "
-            f"{container.network_mode}), and so daemons cannot be reached. Start it on one."
-        )
+        raise HostEngineError(_on_no_network(container))
     if wanted is None:
-        return networks[0].name
-    if any(wanted in (network.name, network.id) for network in networks):
-        return wanted
-    raise HostEngineError(
-        f"--dind-network={wanted}: this process runs in container {container.name}, which is not on that network but "
-        f"on {', '.join(network.name for network in networks)}, and so daemons there could not be reached. Leave it "
-        f"out, name one of those, or connect the container: docker network connect {wanted} {container.name}"
+        return networks[0]
+    found = next((network for network in networks if wanted in (network.name, network.id)), None)
+    if found is None:
+        raise HostEngineError(
+            f"--dind-network={wanted}: this process runs in container {container.name}, which is not on that network "
+            f"but on {', '.join(network.name for network in networks)}, and so daemons there could not be reached. "
+            f"Leave it out, name one of those, or connect the container: docker network connect {wanted} "
+            f"{container.name}"
+        )
+    return found
+
+
+def _on_no_network(container: OwnContainer) -> str:
+    where = f"this process runs in container {container.name}, which is on no network of the host engine"
+    if not routed_interfaces():
+        return f"{where} (its mode is {container.network_mode}), and so daemons cannot be reached. Start it on one."
+    # As in a pod: https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/network-plugins/
+    return (
+        f"{where} but on one that somebody else made, as Kubernetes makes its pods', and so daemons cannot join it. "
+        "Run a docker:dind beside it in the pod, with DOCKER_HOST=tcp://localhost:2376, or the pod with hostNetwork."
     )
 
 

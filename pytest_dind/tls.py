@@ -84,7 +84,8 @@ class OnNetwork:
     def find(self, container: Mapping[str, Any], port: int = PORT) -> tuple[str, int] | None:
         """Return where a port of a running container is reached; None if it is not."""
         networks = container.get("NetworkSettings", {}).get("Networks") or {}
-        return next(((str(one["IPAddress"]), port) for one in networks.values() if one["IPAddress"]), None)
+        addresses = (one["IPAddress"] or one.get("GlobalIPv6Address") for one in networks.values())
+        return next(((str(address), port) for address in addresses if address), None)
 
 
 #: Where daemons are dialled, as it follows from where this process and the host engine are.

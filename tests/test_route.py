@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
 import sys
+import weakref
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,19 @@ import pytest
 
 from pytest_dind.host import HostEngine
 from pytest_dind.labels import BUILD, CONTAINER, ROLE
+from pytest_dind.route import around
 from pytest_dind.sweep import sweep
 
-from .agents import Agent, archive, host_socket_agent, privileged_agent, sidecar, ssh_agent, ssh_environment
+from .agents import (
+    PACKAGE,
+    Agent,
+    archive,
+    host_socket_agent,
+    privileged_agent,
+    sidecar,
+    ssh_agent,
+    ssh_environment,
+)
 from .conftest import BUSYBOX, IMAGE, wait_until
 
 #: Both ways of preloading, an own subprocess, and a port of an inner container, where it can be reached.
@@ -84,6 +97,11 @@ def header(output: str) -> str:
     return found[1]
 
 
+def on_network(name: str) -> str:
+    """What the header says where daemons join a network of the container that pytest runs in."""
+    return f"tls (at their addresses on network {name}, which this container is on)"
+
+
 def ours(host: docker.DockerClient, container: str) -> list[str]:
     """What is on the host engine that a process in a container has made, and does not outlive it."""
     found: Any = {"label": f"{CONTAINER}={container}"}
@@ -104,7 +122,7 @@ def test_with_the_hosts_socket_daemons_join_our_network_and_see_what_is_mounted(
         agent.container.reload()
         (network,) = agent.container.attrs["NetworkSettings"]["Networks"]
         said = header(passed(agent, "-n2", env={"BUILD_TAG": "jenkins-folder/job-7"}))
-        assert said == f"tls (at their addresses on network {network}, which this container is on)"
+        assert said == on_network(network)
         # Base temp on a mount of ours is where it is in the agent, for inner containers, too.
         code, output = agent.pytest(
             "--dind",
@@ -126,6 +144,72 @@ def test_it(dind_client, tmp_path, dind_daemon):
     assert out == b"the test"
     assert (tmp_path / "back").read_text() == "the container\\n"
 """
+
+
+#: One daemon, and all that it is dialled for.
+ONE = f"""
+import urllib.request
+
+def test_it(dind_daemon, dind_client):
+    dind_daemon.load("{BUSYBOX}")
+    script = "mkdir /w; echo served >/w/index.html; httpd -p 80 -h /w; echo up; sleep 60"
+    one = dind_client.containers.run("{BUSYBOX}", ["sh", "-c", script], ports={{"80/tcp": 8000}}, detach=True)
+    next(one.logs(stream=True))
+    url = "http://%s:%d/index.html" % dind_daemon.address(one, 80)
+    assert urllib.request.urlopen(url, timeout=10).read() == b"served\\n"
+    _, routes = dind_daemon.exec(["cat", "/proc/net/route"])
+    assert "00000000" in [line.split()[1] for line in routes.splitlines()], "without a default route it pulls nothing"
+"""
+
+
+@pytest.mark.once
+def test_so_they_do_whatever_networks_the_container_is_on_and_whoever_the_user_is(host: docker.DockerClient) -> None:
+    on_host = "tls (at ports of 127.0.0.1)"
+    with ExitStack() as stack:
+
+        def headed(**options: Any) -> tuple[Agent, str]:
+            agent = stack.enter_context(host_socket_agent(host, SOCKET, **options))
+            agent.run("true", files={"test_it.py": ONE})
+            # What is put into a container is root's alone.
+            agent.container.exec_run(["chmod", "-R", "a+rX", PACKAGE, agent.workspace], user="root")
+            ended = agent.pytest("--dind", env=ENV)
+            assert ended.code == 0, ended.output
+            return agent, header(ended.output)
+
+        assert headed(network_mode="bridge")[1] == on_network("bridge")
+        sharing, said = headed(network_mode="host")
+        assert said == on_host
+        # As Jenkins' docker.inside has it: a user whom nobody knows here, and who has no home.
+        nobody = {"user": "1000:1000", "group_add": [str(SOCKET.stat().st_gid)], "environment": {"HOME": "/"}}
+        assert headed(network_mode=f"container:{sharing.container.id}", **nobody)[1] == on_host
+
+
+@pytest.mark.once
+def test_of_two_networks_they_join_the_one_that_leads_outside(host: docker.DockerClient) -> None:
+    with host_socket_agent(host, SOCKET) as agent:
+        outside = agent.container.attrs["HostConfig"]["NetworkMode"]
+        internal = host.networks.create(f"a-{outside}", internal=True)  # the first by name
+        try:
+            internal.connect(agent.container)
+            code, output = agent.pytest("--dind", files={"test_it.py": ONE}, env=ENV)
+            assert code == 0, output
+            assert header(output) == on_network(outside)
+        finally:
+            internal.disconnect(agent.container, force=True)
+            internal.remove()
+
+
+@pytest.mark.once
+def test_on_no_network_of_the_engines_it_says_what_to_do(host: docker.DockerClient) -> None:
+    with host_socket_agent(host, SOCKET, network_mode="none", cap_add=["NET_ADMIN"]) as agent:
+        ended = agent.pytest("--dind", files={"test_it.py": ONE}, env=ENV)
+        assert "on no network of the host engine (its mode is none), and so daemons" in ended.output
+        # As Kubernetes does with its pods.
+        for command in ("link add eth0 type veth peer eth1", "addr add 10.213.9.2/24 dev eth0", "link set eth0 up"):
+            assert agent.run("ip", *command.split()).code == 0, command
+        ended = agent.pytest("--dind", env=ENV)
+        assert "on no network of the host engine but on one that somebody else made, as Kubernetes" in ended.output
+        assert "with DOCKER_HOST=tcp://localhost:2376, or the pod with hostNetwork." in ended.output
 
 
 @pytest.mark.once
@@ -167,6 +251,16 @@ def test_when_the_container_is_killed_nothing_is_left_of_what_its_process_made(h
         agent.container.kill("SIGKILL")
         wait_until(lambda: ours(host, identity) == [left.name], lambda: f"still there: {ours(host, identity)}")
         assert sweep(engine).removed == {"volume": 1}
+
+
+def test_an_engine_that_nobody_uses_any_more_is_freed() -> None:
+    engine = HostEngine(docker.DockerClient("unix:///nowhere", version="1.41"), "unix:///nowhere")
+    assert around(engine) is around(engine)
+    engine.close()
+    known = weakref.ref(engine)
+    del engine
+    gc.collect()
+    assert known() is None
 
 
 # -- beside, behind and in an engine of its own
