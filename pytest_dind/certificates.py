@@ -1,4 +1,8 @@
-"""Certificates for daemons that are reached over TLS: one authority and one client per process, made when needed."""
+"""Certificates for daemons that are reached over TLS: two authorities and one client per process, made when needed.
+
+Servers and clients have authorities of their own: what lies in one daemon's container, where its tests may read it, is
+no key to any other daemon.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +27,23 @@ class Identity:
 
 
 class Authority:
-    """Whom both sides trust, and nobody else does; its own key is never written anywhere."""
+    """Whom both sides trust, and nobody else does; its own keys are never written anywhere."""
 
     def __init__(self) -> None:
         import trustme  # noqa: PLC0415 (0.05 s; only TLS pays them)
 
-        self._ca = trustme.CA(organization_name=_ORGANIZATION)
-        #: The certificate by which those that it issued are known.
-        self.certificate = self._ca.cert_pem.bytes()
+        self._servers = trustme.CA(organization_name=_ORGANIZATION)
+        clients = trustme.CA(organization_name=_ORGANIZATION)
+        #: The certificate by which clients know the servers.
+        self.certificate = self._servers.cert_pem.bytes()
+        #: The certificate by which servers know the clients.
+        self.clients = clients.cert_pem.bytes()
         #: What the clients of this process's daemons show.
-        self.client = self.issue("client")
+        self.client = _identity(clients.issue_cert("client", organization_name=_ORGANIZATION))
 
     def issue(self, *names: str) -> Identity:
         """Return a new certificate, of a server that is dialled at these addresses and names."""
-        return _identity(self._ca.issue_cert(*names, organization_name=_ORGANIZATION))
+        return _identity(self._servers.issue_cert(*names, organization_name=_ORGANIZATION))
 
 
 def _identity(leaf: trustme.LeafCert) -> Identity:

@@ -106,6 +106,7 @@ class Life:
             base_temp = None  # Nobody asked for it; what is put into a daemon gets there even so.
         with self.owner.watching(self.engine.address, self.name, str(self.transport.directory)) as creating:
             self.transport.make()
+            self.transport.belong_to(self.owner.lease.label)
             self._mounted = base_temp.identity() if base_temp else (0, 0)
             mounts = shared(self.route, self.transport, base_temp, settings)
             begin = time.monotonic()

@@ -76,11 +76,8 @@ def is_leftover(engine: HostEngine, ours: Ownership) -> bool:
 
 def may_live(ours: Ownership) -> str:
     """Return what speaks against it that an owner, of whatever home, is dead: nothing for one that is unknown here."""
-    lease = Path(ours.lease.rpartition("#")[0])
     try:
-        # Another machine has the same paths, but its directory of leases has another id.
-        lease.stat()
-        is_known = (lease.parent / "id").read_text(encoding="ascii") == ours.host
+        is_known = _is_of(ours.lease, ours.host)
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
@@ -88,38 +85,60 @@ def may_live(ours: Ownership) -> str:
     return "in use" if is_known and not is_dead(ours.lease) else ""
 
 
-def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool], *, dry_run: bool = False) -> Swept:
-    from docker.errors import APIError, NotFound  # noqa: PLC0415
+def _is_of(label: str, host: str) -> bool:
+    """Whether a lease is one of this machine, and of that host.
 
+    :raises OSError: it is not there, or not for us.
+    """
+    lease = Path(label.rpartition("#")[0])
+    # Another machine has the same paths, but its directory of leases has another id.
+    lease.stat()
+    return (lease.parent / "id").read_text(encoding="ascii") == host
+
+
+def _remove(engine: HostEngine, condemned: Callable[[Ownership], bool], *, dry_run: bool = False) -> Swept:
     remove: dict[str, Callable[[str], None]] = {
         "container": engine.remove_and_wait,
         "network": engine.api.remove_network,
         "volume": engine.api.remove_volume,
     }
+    found = list(engine.ours())
+    kept = any(_is_kept(kind, name) for kind, name, _ in found)
     swept = Swept()
-    kept = False
-    for kind, name, labels in engine.ours():
-        if kind == "container" and name.endswith("-kept"):
-            # On purpose (`--dind-keep`), and with it its volume, which cannot be removed while it is used.
-            kept = True
-            continue
+    for kind, name, labels in found:
         ours = Ownership.read(labels)
-        if ours is None or labels.get(ROLE) in OUTLIVE or not condemned(ours):
+        if ours is None or _is_kept(kind, name) or labels.get(ROLE) in OUTLIVE or not condemned(ours):
             continue
         # Looked up now: its owner may have made the entry just before it ended.
         if labels.get(ROLE) == "store-data" and name in {one.volume for one in all_stores(engine)}:
             continue
-        try:
-            if not dry_run:
-                remove[kind](name)
+        failure = "" if dry_run else _failure(remove[kind], name)
+        if failure is None:
+            continue
+        if not failure:
             swept.add(kind)
-        except NotFound:  # another sweep was faster, or it went with its container
-            pass
-        except (APIError, EngineRefusedError) as error:
-            if not (kept and kind == "volume"):
-                swept.failed.append(f"{kind} {name}: {getattr(error, 'explanation', error)}")
+        elif not (kept and kind == "volume"):
+            swept.failed.append(f"{kind} {name}: {failure}")
     _remove_directories(swept, dry_run=dry_run)
     return swept
+
+
+def _is_kept(kind: str, name: str) -> bool:
+    """Whether it is kept on purpose (`--dind-keep`); so is its volume, which cannot be removed while it is used."""
+    return kind == "container" and name.endswith("-kept")
+
+
+def _failure(remove: Callable[[str], None], name: str) -> str | None:
+    """Remove something; return why that failed, nothing if it did not, and None if it is gone already."""
+    from docker.errors import APIError, NotFound  # noqa: PLC0415
+
+    try:
+        remove(name)
+    except NotFound:  # another sweep was faster, or it went with its container
+        return None
+    except (APIError, EngineRefusedError) as error:
+        return str(getattr(error, "explanation", error))
+    return ""
 
 
 def _remove_directories(swept: Swept, *, dry_run: bool) -> None:
@@ -130,8 +149,17 @@ def _remove_directories(swept: Swept, *, dry_run: bool) -> None:
 
 
 def _dead_transports() -> Iterator[UnixSocket]:
-    """Yield the socket directories of dead owners; the name HOST-SLOT-TOKEN-NUMBER says whose they were."""
-    for directory in sockets_dir().glob(f"{host_id()}-*-*-*"):
-        _, slot, token, _ = directory.name.split("-")
-        if is_dead(f"{leases_dir() / slot}.lock#{token}") and not UnixSocket(directory).is_kept:
-            yield UnixSocket(directory)
+    """Yield the socket directories of dead owners, of whatever home; HOST-SLOT-TOKEN-NUMBER says whose they were."""
+    for directory in sockets_dir().glob("*-*-*-*"):
+        host, slot, token, *_ = directory.name.split("-")
+        transport = UnixSocket(directory)
+        own = f"{leases_dir() / slot}.lock#{token}" if host == host_id() else ""
+        if _is_proved_dead(transport.lease or own, host) and not transport.is_kept:
+            yield transport
+
+
+def _is_proved_dead(label: str, host: str) -> bool:
+    try:
+        return _is_of(label, host) and is_dead(label)
+    except OSError:  # of a home that is not here, or not for us; or nobody's
+        return False

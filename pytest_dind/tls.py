@@ -161,7 +161,7 @@ class Tls(Transport):
         names = [name] if re.fullmatch(r"[a-z0-9-]{1,63}", name) else []
         server = authority.issue(*dict.fromkeys([self._address[0], "127.0.0.1", "localhost", *names]))
         self._write(authority)
-        pems = (authority.certificate, server.certificate, server.key)
+        pems = (authority.clients, server.certificate, server.key)
         lifeline.say(" ".join(["tls", *(base64.b64encode(pem).decode() for pem in pems)]))
 
     def _write(self, authority: certificates.Authority) -> None:

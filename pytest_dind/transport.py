@@ -47,6 +47,20 @@ class Transport(ABC):
         config = {"cliPluginsExtraDirs": [str(plugins)]} if plugins.is_dir() else {}
         (self.config / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
+    def belong_to(self, lease: str) -> None:
+        """Write down whose the directory is: any run of this user, whatever its home, can then prove that one dead."""
+        path = self.directory / "lease"
+        path.touch(mode=0o600)
+        path.write_text(lease, encoding="utf-8")
+
+    @property
+    def lease(self) -> str:
+        """The label of the lease of whoever the directory belongs to; nothing where that was not written down."""
+        try:
+            return (self.directory / "lease").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
     def remove(self) -> None:
         """Remove the directory; no error when it is gone, which boot.sh sees to when the owner was killed."""
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from pytest_dind import (
 )
 from pytest_dind.certificates import Authority
 from pytest_dind.host import HostEngine
+from pytest_dind.locks import host_id
 from pytest_dind.route import Route, lead
 from pytest_dind.sweep import sweep
 from pytest_dind.tls import OnNetwork, Published, Tls
@@ -117,6 +118,19 @@ def test_a_client_without_a_certificate_is_refused(over_tls: Daemon) -> None:
 def test_a_client_with_a_certificate_of_another_authority_is_refused(over_tls: Daemon, tmp_path: Path) -> None:
     other = Authority().client
     (tmp_path / "pem").write_bytes(other.certificate + other.key)
+    context = ssl.create_default_context(cafile=str(directory_of(over_tls) / "ca.pem"))
+    context.load_cert_chain(tmp_path / "pem")
+    with pytest.raises(ssl.SSLError, match=r"unknown ca|bad certificate|decrypt error"):
+        ask(over_tls, context)
+
+
+def test_what_lies_in_a_daemon_is_no_key_to_another(over_tls: Daemon, image: str, tmp_path: Path) -> None:
+    state = "/run/pytest-dind"
+    with Daemon.start(Settings(image=image, transport="tls")) as other:
+        found = {name: other.exec(["cat", f"{state}/{name}.pem"])[1] for name in ("ca", "cert", "key")}
+    (tmp_path / "pem").write_text(found["cert"] + found["key"])
+    # Nor can anybody take its place with what he finds there: not even whom to trust is the same.
+    assert found["ca"].encode() != (directory_of(over_tls) / "ca.pem").read_bytes()
     context = ssl.create_default_context(cafile=str(directory_of(over_tls) / "ca.pem"))
     context.load_cert_chain(tmp_path / "pem")
     with pytest.raises(ssl.SSLError, match=r"unknown ca|bad certificate|decrypt error"):
@@ -213,6 +227,30 @@ def test_on_a_network_it_is_reached_at_its_own_address_there_and_nothing_is_publ
             daemon.restart()
             assert client.ping()
             is_served(daemon, daemon.env)
+    finally:
+        network.remove()
+        engine.close()
+
+
+def test_on_a_network_without_ipv4_it_is_reached_at_its_ipv6_address(image: str, host: docker.DockerClient) -> None:
+    # Networks without IPv4 came with Docker 28: https://docs.docker.com/reference/cli/docker/network/create/
+    class WithoutIpv4(OnNetwork):
+        def find(self, container: Mapping[str, Any], port: int = 2376) -> tuple[str, int] | None:
+            networks: Any = container["NetworkSettings"]["Networks"]
+            only = {name: {**one, "IPAddress": ""} for name, one in networks.items()}
+            return super().find({"NetworkSettings": {"Networks": only}}, port)
+
+    ranges = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet="fd00:d1d:7e57::/64")])
+    network = host.networks.create("pytest-dind-test-ipv6", driver="bridge", enable_ipv6=True, ipam=ranges)
+    engine = HostEngine.connect()
+    lead(engine, Route("tls", WithoutIpv4(str(network.id)), "a test says so"))
+    try:
+        with Daemon.start(Settings(image=image, transport="tls"), engine=engine) as daemon:
+            assert daemon.host == "tcp://[fd00:d1d:7e57::2]:2376"
+            is_served(daemon, daemon.env)
+            client = daemon.client
+            daemon.restart()
+            assert client.ping()
     finally:
         network.remove()
         engine.close()
@@ -378,8 +416,8 @@ def test_an_owner_that_ends_before_it_hands_the_certificate_over_leaves_no_conta
     assert time.monotonic() - begin < 9, "the end of its input was the end of the container"
 
 
-def test_an_owner_that_is_killed_leaves_no_container_and_the_next_run_removes_its_key(
-    image: str, host: docker.DockerClient
+def test_an_owner_that_is_killed_leaves_no_container_and_the_next_run_removes_its_key_whatever_its_home(
+    image: str, host: docker.DockerClient, tmp_path: Path
 ) -> None:
     script = f"""if 1:
         import sys, time
@@ -388,17 +426,25 @@ def test_an_owner_that_is_killed_leaves_no_container_and_the_next_run_removes_it
         print(daemon.name, daemon.env["DOCKER_CERT_PATH"], flush=True)
         time.sleep(600)
     """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+    engine = HostEngine(host, "")
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env) as owner:
         assert owner.stdout is not None
         name, directory = owner.stdout.readline().split()
+        assert not Path(directory).name.startswith(host_id())
+        assert stat.S_IMODE((Path(directory) / "lease").stat().st_mode) == 0o600
+        sweep(engine)
+        assert (Path(directory) / "key.pem").exists(), "it lives"
         owner.send_signal(signal.SIGKILL)
     api: Any = host.api
     wait_until(
         lambda: not [one for one in api.containers(all=True, filters={"name": name}) if one["Names"]],
         lambda: f"{name} is still there",
     )
-    engine = HostEngine(host, "")
-    assert (Path(directory) / "key.pem").exists()
+    identity = (tmp_path / "pytest-dind" / "leases" / "id").rename(tmp_path / "id")
+    sweep(engine)
+    assert (Path(directory) / "key.pem").exists(), "its home is not known here"
+    identity.rename(tmp_path / "pytest-dind" / "leases" / "id")
     sweep(engine)
     assert not Path(directory).exists()
 
