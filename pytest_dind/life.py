@@ -104,7 +104,7 @@ class Life:
     def _boot(self, settings: Settings, base_temp: BaseTemp | None, storage: Storage) -> None:
         if base_temp is not None and self.route.seen(base_temp.mount) is None:
             base_temp = None  # Nobody asked for it; what is put into a daemon gets there even so.
-        with self.owner.watching(self.engine.address, self.name, str(self.transport.directory)) as creating:
+        with self.owner.watching(self.engine, self.name, str(self.transport.directory)) as creating:
             self.transport.make()
             self.transport.belong_to(self.owner.lease.label)
             self._mounted = base_temp.identity() if base_temp else (0, 0)

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
-from .guard import Guard
+from .guard import Guard, way_to
+from .host import HostEngine
 from .labels import Ownership
 from .locks import Lease, host_id
 
@@ -50,17 +51,17 @@ class Owner:
         return Ownership(self.run, self.worker, host_id(), self.lease.label)
 
     def watching(
-        self, engine_address: str, container: str, directory: str
+        self, engine: HostEngine, container: str, directory: str
     ) -> AbstractContextManager[Callable[[], None]]:
         """Have a container that is being created removed, should this process be killed before it is started."""
-        scheme, _, path = engine_address.partition("://")
-        if scheme not in ("unix", "http+unix"):
-            return nullcontext(lambda: None)  # The next run's sweep finds it.
+        way = way_to(engine.address, engine.api)
+        if way is None:
+            return nullcontext(lambda: None)
         with _once:
             if self._guard is None or self._guard_of != os.getpid():
                 # A forked child has closed its copy of its parent's.
                 self._guard, self._guard_of = Guard(), os.getpid()
-            return self._guard.watching(path, container, directory)
+            return self._guard.watching(way, container, directory)
 
     def release(self) -> None:
         """Give the lease up and end the guard; in a forked child they are its parent's."""
