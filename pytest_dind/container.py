@@ -27,6 +27,8 @@ STORE_ROOT = "/pytest-dind-store"
 BOOT = "/pytest-dind-boot.sh"
 #: What boot.sh reads in.
 NETWORK = "/pytest-dind-network.sh"
+#: The first who attaches is the owner, and when it goes, the input ends.
+_LIFELINE = ("AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce")
 #: Bytes of log that the host engine keeps of a daemon; ours comes over the lifeline.
 _ENGINE_LOG = "16m"
 
@@ -78,12 +80,7 @@ def describe(
         "Labels": ownership.labels(),
         # Explicit, so that nothing of the user's (DOCKER_*, proxies) gets into the daemon unseen.
         "Env": [],
-        "AttachStdin": True,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "OpenStdin": True,
-        # The lifeline: the first who attaches is the owner, and when it goes, the input ends.
-        "StdinOnce": True,
+        **dict.fromkeys(_LIFELINE, True),
         "ExposedPorts": {port: {} for port in transport.ports},
         "HostConfig": _host_config(settings, transport, _mounts(ownership, paths, storage)),
     }

@@ -11,6 +11,8 @@ from typing import Any
 
 from .container import DATA_ROOT, BaseTemp
 from .facts import Facts
+from .labels import HOST
+from .locks import host_id
 from .places import leases_dir
 from .procfs import hierarchies, routed_interfaces
 from .route import reaches_addresses
@@ -26,44 +28,64 @@ def gather(
     project: str,
     workers: int,
 ) -> Facts:
-    """Gather the facts of a run: the kernel's files, and one request to the engine.
+    """Gather the facts of a run: the kernel's files, and a request or two to the engine.
 
     :param settings: Those of the run, which differ in their image only.
     """
-    engine, one = surroundings.engine, settings[0]
-    paths = (*([base_temp.mount] if base_temp else []), *one.mount)
-    networks = engine.api.networks()
+    one = settings[0]
+    networks = surroundings.engine.api.networks()
     return Facts(
-        ci=surroundings.ci.system,
-        in_kubernetes="KUBERNETES_SERVICE_HOST" in os.environ,
-        in_container=bool(surroundings.container_sign),
-        own_container=surroundings.container.name if surroundings.container else "",
-        user=os.geteuid(),
+        **_place(surroundings),
         workspace_owner=os.stat(project).st_uid,  # noqa: PTH116 (a text)
         workers=workers,
-        lost_state=_lost_state(surroundings),
         **_kernel(surroundings),
-        engine=_in_words(surroundings),
-        engine_version="" if surroundings.engine_is_podman else engine.version["Version"],
-        engine_driver=engine.info.get("Driver", ""),
-        engine_in_container=surroundings.engine_is_in_container,
-        apparmor=any("name=apparmor" in option for option in engine.info.get("SecurityOptions") or ()),
-        plain_tcp=surroundings.engine_scheme in ("tcp", "http") and engine.api.base_url.startswith("http://"),
-        socket_mode=_socket_mode(surroundings),
-        addresses_reached=reaches_addresses(surroundings),
+        **_engine(surroundings),
         mtu=_mtu(surroundings, one.network, networks),
         outer_subnets=tuple(_subnets(networks)),
         images=tuple(settings.image for settings in settings),
-        preloaded_names=tuple(str(image) for image in one.preload if not isinstance(image, Path)),
-        keep=one.keep,
-        ports=one.port,
-        mounts=tuple(f"--dind-mount={path}" for path in one.mount),
-        unseen_paths=tuple(str(path) for path in paths if surroundings.translate(path) is None),
-        unlimited=tuple(f"--dind-{name}" for name in ("memory", "cpus") if getattr(one, name) is None),
-        storage_driver=next(_told(one, "storage-driver"), ""),
-        data_on_overlay=_data_on_overlay(surroundings, one),
-        inner_subnets=tuple(_inner_subnets(one)),
+        **_daemons(surroundings, one, base_temp),
     )
+
+
+def _place(surroundings: Surroundings) -> Mapping[str, Any]:
+    return {
+        "ci": surroundings.ci.system,
+        "in_kubernetes": "KUBERNETES_SERVICE_HOST" in os.environ,
+        "in_container": bool(surroundings.container_sign),
+        "own_container": surroundings.container.name if surroundings.container else "",
+        "user": os.geteuid(),
+        "lost_state": _lost_state(surroundings),
+    }
+
+
+def _engine(surroundings: Surroundings) -> Mapping[str, Any]:
+    engine = surroundings.engine
+    is_plain = surroundings.engine_scheme in ("tcp", "http") and engine.api.base_url.startswith("http://")
+    return {
+        "engine": _in_words(surroundings),
+        "engine_version": "" if surroundings.engine_is_podman else engine.version["Version"],
+        "engine_driver": engine.info.get("Driver", ""),
+        "engine_in_container": surroundings.engine_is_in_container,
+        "apparmor": any("name=apparmor" in option for option in engine.info.get("SecurityOptions") or ()),
+        "plain_tcp": is_plain,
+        "socket_mode": _socket_mode(surroundings),
+        "addresses_reached": reaches_addresses(surroundings),
+    }
+
+
+def _daemons(surroundings: Surroundings, settings: Settings, base_temp: BaseTemp | None) -> Mapping[str, Any]:
+    paths = (*([base_temp.mount] if base_temp else []), *settings.mount)
+    return {
+        "preloaded_names": tuple(str(image) for image in settings.preload if not isinstance(image, Path)),
+        "keep": settings.keep,
+        "ports": settings.port,
+        "mounts": tuple(f"--dind-mount={path}" for path in settings.mount),
+        "unseen_paths": tuple(str(path) for path in paths if surroundings.translate(path) is None),
+        "unlimited": tuple(f"--dind-{name}" for name in ("memory", "cpus") if getattr(settings, name) is None),
+        "storage_driver": next(_told(settings, "storage-driver"), ""),
+        "data_on_overlay": _data_on_overlay(surroundings, settings),
+        "inner_subnets": tuple(_inner_subnets(settings)),
+    }
 
 
 def _in_words(surroundings: Surroundings) -> str:
@@ -95,10 +117,18 @@ def _number(path: str) -> int | None:
 
 
 def _lost_state(surroundings: Surroundings) -> str:
-    if surroundings.container is None:
+    """Say where state is kept that ends with this container, if others use the engine who would want it."""
+    if not surroundings.container_sign or surroundings.engine_is_beside:
         return ""
     directory = leases_dir().parent
-    return "" if surroundings.mount_of(directory) else f"{directory} is on no mount"
+    if surroundings.is_on_a_mount(directory):
+        return ""
+    if surroundings.container is not None:  # The engine is that of the machine.
+        return f"{directory} is on no mount"
+    # One beside it may end with this job, or has been there for others before.
+    volumes = surroundings.engine.api.volumes(filters={"label": HOST})["Volumes"] or []
+    others = {one["Labels"][HOST] for one in volumes} - {host_id()}
+    return f"{directory} is on no mount, and the engine has volumes of other jobs" if others else ""
 
 
 def _socket_mode(surroundings: Surroundings) -> int:

@@ -151,6 +151,13 @@ class Surroundings:
         mounts = {str(mount.destination): mount for mount in self.container.mounts} if self.container else {}
         return mounts.get(covering)
 
+    def is_on_a_mount(self, path: str | os.PathLike[str]) -> bool:
+        """Whether what is written to a path can outlive the container that this process runs in."""
+        if self.container:
+            return self.mount_of(path) is not None
+        covering = _longest(os.path.realpath(path), [mount.path for mount in self.mount_points])
+        return covering != "/" and self.file_system_of(path) != "tmpfs"
+
     def file_system_of(self, path: str | os.PathLike[str]) -> str:
         """Return the kind of file system that a path lies on, as this process sees it."""
         kinds = {mount.path: mount.kind for mount in self.mount_points}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from pytest_dind.container import BaseTemp
 from pytest_dind.facts import Facts
 from pytest_dind.gathering import gather
 from pytest_dind.host import HostEngine
+from pytest_dind.labels import HOST
 from pytest_dind.procfs import hierarchies, routed_interfaces
 from pytest_dind.surroundings import Surroundings
 
-from .agents import Agent, host_socket_agent, privileged_agent, sidecar_agent
-from .conftest import IMAGE, InnerRun, usage_error
+from .agents import Agent, host_socket_agent, privileged_agent, sidecar_agent, started_agent
+from .conftest import IMAGE, InnerRun, usage_error, wait_until
 
 pytestmark = pytest.mark.once
 
@@ -232,27 +234,22 @@ def test_a_socket_that_everybody_may_use_is_seen(host: docker.DockerClient, shor
         assert ids_of(engine)["socket-group"] == "its mode is 0666"
 
 
-def test_an_engine_without_tls_is_seen(of_machine: HostEngine) -> None:
-    class Plain(HostEngine):
-        version = of_machine.version
-        info = of_machine.info
-
-    client = docker.DockerClient("tcp://192.0.2.1:2375", version="1.41")
-    plain = Plain(client, "tcp://192.0.2.1:2375")
-    plain.api = _Answers(client.api.base_url)
-    assert ids_of(plain)["plain-tcp"] == "the engine is tcp://192.0.2.1:2375"
-    plain.api = _Answers("https://192.0.2.1:2375")
-    assert "plain-tcp" not in ids_of(plain)
+def test_an_engine_without_tls_is_seen(host: docker.DockerClient) -> None:
+    serve = ["dockerd", "--host=tcp://0.0.0.0:2375", "--tls=false", "--iptables=false", "--bridge=none"]
+    options = {"entrypoint": ["env"], "privileged": True, "volumes": ["/var/lib/docker"]}
+    with started_agent(host, IMAGE, "/", **options) as machine:
+        machine.container.exec_run(serve, detach=True)
+        address = f"tcp://{machine.address}:2375"
+        with closing(docker.DockerClient(address, version="1.41")) as client:
+            wait_until(lambda: answers(client), lambda: f"nobody answers at {address}")
+            assert ids_of(HostEngine(client, address))["plain-tcp"] == f"the engine is {address}"
 
 
-class _Answers:
-    """An API that has no networks."""
-
-    def __init__(self, base_url: str) -> None:
-        self.base_url = base_url
-
-    def networks(self) -> list[Any]:
-        return []
+def answers(client: docker.DockerClient) -> bool:
+    try:
+        return bool(client.ping())
+    except OSError:  # docker-py's errors are
+        return False
 
 
 def test_an_engine_of_copying_drivers_is_known_by_its_own_words() -> None:
@@ -392,3 +389,6 @@ def test_with_a_dockerd_in_the_same_container_there_are_two_layers_and_nothing_e
 def test_beside_a_sidecar_neither_paths_nor_ports_are_shared(host: docker.DockerClient) -> None:
     with sidecar_agent(host, images=()) as agent:
         assert probe(agent) == {"two-layers", "bind-paths", "published-ports"}
+        # Of a job whose home is another; it may well be another agent's.
+        assert agent.run("docker", "volume", "create", "--label", f"{HOST}=0123456789ab").code == 0
+        assert probe(agent) == {"two-layers", "bind-paths", "published-ports", "shared-cache"}

@@ -190,6 +190,19 @@ def test_an_engine_behind_a_network_has_none_of_our_files(tmp_path: Path) -> Non
         assert (found.engine_is_local, found.engine_is_beside, found.translate(tmp_path)) == (False, False, None)
 
 
+def test_beside_an_engine_what_is_on_a_mount_may_outlive_our_container_and_what_is_in_memory_does_not(
+    tmp_path: Path,
+) -> None:
+    engine = HostEngine(docker.DockerClient("unix:///nowhere", version="1.41"), "tcp://docker:2376")
+    mounts = mount("/vol", str(tmp_path / "kept")) + mount("/", str(tmp_path / "memory"), "tmpfs")
+    found = Surroundings.of(engine, {}, Process(ROOT + mounts))
+    assert [found.is_on_a_mount(tmp_path / name) for name in ("kept/state", "memory/state", "else")] == [
+        True,
+        False,
+        False,
+    ]
+
+
 def test_an_engine_in_a_container_is_told_from_the_machines_by_who_listens_on_its_socket(
     daemon: Daemon, tmp_path: Path
 ) -> None:
