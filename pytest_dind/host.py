@@ -37,7 +37,8 @@ class HostEngine:
 
     def __init__(self, client: docker.DockerClient, address: str, tunnel: Tunnel | None = None) -> None:
         self.client = client
-        self._tunnel = tunnel
+        #: What it is reached through, if that is ssh.
+        self.tunnel = tunnel
         self.api: Any = client.api
         self.address = address
         #: Where this process runs, as seen from here, once `route.around` has looked.
@@ -85,8 +86,8 @@ class HostEngine:
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
-        if self._tunnel is not None:
-            self._tunnel.close()
+        if self.tunnel is not None:
+            self.tunnel.close()
 
     # -- images
 

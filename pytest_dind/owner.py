@@ -16,6 +16,7 @@ from .guard import Guard, way_to
 from .host import HostEngine
 from .labels import Ownership
 from .locks import Lease, host_id
+from .tunnel import held_open_by
 
 
 @dataclass
@@ -54,13 +55,15 @@ class Owner:
         self, engine: HostEngine, container: str, directory: str
     ) -> AbstractContextManager[Callable[[], None]]:
         """Have a container that is being created removed, should this process be killed before it is started."""
-        way = way_to(engine.address, engine.api)
+        # A tunnel ends with this process, unless somebody holds it open.
+        hold = held_open_by(engine.tunnel) if engine.tunnel else ()
+        way = way_to(f"unix://{engine.tunnel.socket}" if engine.tunnel else engine.address, engine.api)
         if way is None:
             return nullcontext(lambda: None)
         with _once:
             if self._guard is None or self._guard_of != os.getpid():
                 # A forked child has closed its copy of its parent's.
-                self._guard, self._guard_of = Guard(), os.getpid()
+                self._guard, self._guard_of = Guard(hold), os.getpid()
             return self._guard.watching(way, container, directory)
 
     def release(self) -> None:

@@ -102,3 +102,11 @@ def _let_go_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def held_open_by(tunnel: Tunnel) -> tuple[int, ...]:
+    """Return the descriptor for whose copies another process keeps a tunnel open; none once that is the parent's."""
+    try:
+        return (tunnel._process.stdin.fileno(),) if tunnel._process.stdin else ()  # noqa: SLF001 (this module's own)
+    except ValueError:  # let go after a fork, or closed
+        return ()

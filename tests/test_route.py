@@ -282,6 +282,21 @@ def test_beside_a_sidecar_daemons_are_reached_at_its_address(host: docker.Docker
         assert header(ended.stdout).startswith("tls (at ports of 1")
 
 
+#: Killed between the creation of a container and its start.
+DIES = f"""
+import os, signal
+from pytest_dind.host import HostEngine
+from pytest_dind.owner import Owner
+
+engine = HostEngine.connect()
+with Owner.of_process().watching(engine, "created", "/nowhere") as creating:
+    creating()
+    engine.create("created", {{"Image": "{BUSYBOX}"}})
+    assert engine.container("created")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.mark.once
 def test_with_an_engine_in_the_same_container_and_behind_ssh(host: docker.DockerClient) -> None:
     with privileged_agent(host) as machine:
@@ -292,6 +307,12 @@ def test_with_an_engine_in_the_same_container_and_behind_ssh(host: docker.Docker
             assert said == f"tls (at ports of {machine.address}, where the host engine is)"
             assert agent.run("sh", "-c", "ls /tmp/pytest-dind-0/tunnels /tmp/pytest-dind-0/daemons").output == (
                 "/tmp/pytest-dind-0/daemons:\n\n/tmp/pytest-dind-0/tunnels:\n"
+            )
+            assert agent.run("python3", "dies.py", files={"dies.py": DIES}, env=env).code == 137
+            left = ["docker", "ps", "--all", "--quiet", "--filter", "name=created"]
+            wait_until(lambda: not machine.run(*left).output, lambda: f"still there: {machine.run(*left).output}")
+            wait_until(
+                lambda: agent.run("pgrep", "-x", "ssh").code == 1, lambda: agent.run("pgrep", "-x", "-a", "ssh").output
             )
             code, output = agent.pytest("--dind", env=ENV | {"DOCKER_HOST": "ssh://nobody-there@127.0.0.1"})
             assert code == 4
