@@ -237,11 +237,10 @@ def test_when_the_container_is_killed_nothing_is_left_of_what_its_process_made(h
     with host_socket_agent(host, SOCKET) as agent:
         waits = "def test_it(dind_client):\n    print('it runs', flush=True)\n    import time; time.sleep(600)\n"
         agent.container.put_archive(agent.workspace, archive({"test_waits.py": waits.encode()}))
-        command = ["python3", "-m", "pytest", "--dind", "-s", "test_waits.py"]
+        command = ["sh", "-c", "exec python3 -m pytest --dind -s test_waits.py >said 2>&1"]
         environment = {**ENV, "BUILD_TAG": "jenkins-job-8"}
-        started = host.api.exec_create(str(agent.container.id), command, environment=environment)
-        output: Any = host.api.exec_start(started["Id"], stream=True)
-        assert any(b"it runs" in part for part in output)
+        agent.container.exec_run(command, workdir=agent.workspace, environment=environment, detach=True)
+        wait_until(lambda: "it runs" in agent.run("cat", "said").output, lambda: agent.run("cat", "said").output)
         identity = str(agent.container.id)
         (daemon,) = host.containers.list(filters={"label": f"{CONTAINER}={identity}"})
         assert daemon.labels[BUILD] == "jenkins-job-8"

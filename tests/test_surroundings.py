@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pytest_dind import Daemon
 from pytest_dind.host import HostEngine
 from pytest_dind.owncontainer import find_itself
 from pytest_dind.procfs import Listener, Process, container_sign, mount_points, own_ids, upper_directory
+from pytest_dind.route import reaches_addresses
 from pytest_dind.surroundings import Ci, Surroundings, ci_system
 
 from .agents import SOCKET, WORKSPACE, Agent, host_socket_agent, privileged_agent, sidecar_agent, ssh_agent
@@ -213,6 +215,18 @@ def test_an_engine_in_a_container_is_told_from_the_machines_by_who_listens_on_it
     assert found.engine_is_in_container
     assert not found.engine_is_beside
     assert found.translate(tmp_path) is None
+
+
+def test_addresses_are_reached_of_the_machines_own_engine_and_not_of_one_in_a_container_or_a_rootless_one(
+    daemon: Daemon,
+) -> None:
+    engine = HostEngine(docker.DockerClient("unix:///nowhere", version="1.41"), "unix:///nowhere")
+    machine = Surroundings.of(engine, {}, Process(mount("/", "/")))
+    # The machine's own is asked for nothing, as it would take its time.
+    assert reaches_addresses(replace(machine, listener=Listener(7, is_nested=False, program="dockerd")))
+    vars(engine).update(version={}, info={"SecurityOptions": ["name=rootless"]})
+    assert not reaches_addresses(replace(machine, listener=Listener(7, is_nested=False, program="dockerd", user=1000)))
+    assert not reaches_addresses(Surroundings.of(HostEngine(daemon.client, daemon.host), {}))
 
 
 def test_where_nobody_listens_there_is_no_listener(tmp_path: Path) -> None:
