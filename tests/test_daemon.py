@@ -189,9 +189,7 @@ def test_a_daemon_inside_this_daemon_is_one_of_its_own(own: Daemon, image: str, 
         inner.load(busybox)
         assert run(inner, busybox, SHOW_LIMIT, mem_limit="64m") == str(64 * 1024**2)
         server = inner.client.containers.run(busybox, "sleep 60", ports={"80/tcp": None}, detach=True)
-        with pytest.raises(
-            DaemonStateError, match=rf"of {inner.name} cannot be reached from here, and "
-        ):
+        with pytest.raises(DaemonStateError, match=rf"of {inner.name} cannot be reached from here, and "):
             inner.address(server, 80)
         assert "TESTCONTAINERS_HOST_OVERRIDE" not in inner.env
     assert own.client.containers.list(all=True) == []
