@@ -6,6 +6,7 @@ import io
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,21 +17,43 @@ from docker.errors import APIError
 from pytest_dind import inside, store
 from pytest_dind.host import HostEngine
 
-from .machine import TEST_IMAGE
+from .machine import IMAGE, TEST_IMAGE
 from .measure import progress, seconds_until
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How an image is to be: layers of files, each other bytes by chance."""
+class Recipe(ABC):
+    """How an image is to be."""
 
     title: str
+
+    @abstractmethod
+    def dockerfile(self, label: str) -> str:
+        """Return the Dockerfile, for a base with busybox' tools; every step's image has the label."""
+
+
+class SystemFiles(Recipe):
+    """An image as most are: the files of an operating system with some big programs, in five layers."""
+
+    def dockerfile(self, label: str) -> str:
+        """Return the Dockerfile."""
+        copied = ("bin", "lib", "libexec", "share", "sbin")
+        # Without the biggest one, it is of about 370 MB.
+        system = [f"FROM {IMAGE} AS system", f"LABEL {label}", "RUN rm -f /usr/sbin/dockerd /usr/local/bin/dockerd"]
+        steps = (f"COPY --from=system /usr/{name} /data/{name}" for name in copied)
+        return "\n".join([*system, f"FROM {TEST_IMAGE}", f"LABEL {label}", *steps]) + "\n"
+
+
+@dataclass(frozen=True)
+class RandomBytes(Recipe):
+    """Layers of files, each other bytes by chance."""
+
     layers: int
     files_per_layer: int
     bytes_per_file: int
 
     def dockerfile(self, label: str) -> str:
-        """Return the Dockerfile, for a base with busybox' tools; every step's image has the label."""
+        """Return the Dockerfile."""
         fill = self._fill_with_few() if self.files_per_layer < _MANY else self._fill_with_many()
         steps = (f"RUN mkdir -p /data/{layer} && cd /data/{layer} && {fill}" for layer in range(self.layers))
         return "\n".join([f"FROM {TEST_IMAGE}", f"LABEL {label}", *steps]) + "\n"
@@ -48,9 +71,9 @@ class Recipe:
 
 #: Files of a layer.
 _MANY = 1000
-MB_370 = Recipe("370 MB", layers=5, files_per_layer=37, bytes_per_file=2_000_000)
-GB_1 = Recipe("1 GB", layers=10, files_per_layer=50, bytes_per_file=2_000_000)
-MANY_FILES = Recipe("50,000 files", layers=5, files_per_layer=10_000, bytes_per_file=2_000)
+MB_370 = SystemFiles("370 MB")
+GB_1 = RandomBytes("1 GB", layers=10, files_per_layer=50, bytes_per_file=2_000_000)
+MANY_FILES = RandomBytes("50,000 files", layers=5, files_per_layer=10_000, bytes_per_file=2_000)
 
 
 @dataclass(frozen=True)
@@ -59,6 +82,8 @@ class BigImage:
 
     recipe: Recipe
     tag: str
+    #: How many files are in it.
+    files: int
     #: The hashes of what each layer holds: the same wherever it is loaded, whatever ids an engine makes of them.
     layers: tuple[str, ...]
 
@@ -77,11 +102,13 @@ class BigImage:
 
         :raises RuntimeError: it sees others.
         """
-        count = ["docker", "run", "--rm", "--network=none", self.tag, "sh", "-c", "find /data -type f | wc -l"]
+        count = ["docker", "run", "--rm", "--network=none", self.tag, *_COUNT]
         code, output = inside.run(engine.api, container, count)
-        expected = self.recipe.layers * self.recipe.files_per_layer
-        if code or int(output) != expected:
-            raise RuntimeError(f"{self.tag} in {container} has {output.strip()} files, not {expected}")
+        if code or int(output) != self.files:
+            raise RuntimeError(f"{self.tag} in {container} has {output.strip()} files, not {self.files}")
+
+
+_COUNT = ("sh", "-c", "find /data -type f | wc -l")
 
 
 @contextmanager
@@ -98,15 +125,16 @@ def made(engine: HostEngine, *recipes: Recipe) -> Iterator[list[BigImage]]:
             progress(f"making an image: {recipe.title}")
             dockerfile = io.BytesIO(recipe.dockerfile(label).encode())
             engine.client.images.build(fileobj=dockerfile, tag=tag, rm=True, forcerm=True, nocache=True, timeout=600)
-        yield [BigImage(recipe, tag, _layers(engine, tag)) for recipe, tag in tags.items()]
+        yield [_described(engine, recipe, tag) for recipe, tag in tags.items()]
         progress("removing what was made")
 
 
 _TO_TAG = str.maketrans({" ": "-", ",": None})
 
 
-def _layers(engine: HostEngine, tag: str) -> tuple[str, ...]:
-    return tuple(engine.api.inspect_image(tag)["RootFS"]["Layers"])
+def _described(engine: HostEngine, recipe: Recipe, tag: str) -> BigImage:
+    printed: bytes = engine.client.containers.run(tag, list(_COUNT), remove=True, network_mode="none")
+    return BigImage(recipe, tag, int(printed), tuple(engine.api.inspect_image(tag)["RootFS"]["Layers"]))
 
 
 def remove_stores(engine: HostEngine, *tags: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
-import time
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import docker
@@ -14,7 +15,7 @@ import pytest
 from pytest_dind import Settings, memory
 from pytest_dind.labels import HOST, OURS, WORKER
 
-from .conftest import IMAGE, MATRIX, InnerRun
+from .conftest import IMAGE, MATRIX, PATIENCE, InnerRun, wait_until
 from .processes import Spawned
 
 #: Tests with a fresh daemon each, whose time is longer than a start takes.
@@ -33,26 +34,36 @@ def test_fresh(number, dind_fresh_client):
 
 
 class Watched:
-    """What the host engine says of a run's daemons' containers, when all is over."""
+    """What the host engine says of a run's daemons' containers, from now on."""
 
-    def __init__(self, host: docker.DockerClient, inner: InnerRun) -> None:
-        self._host = host
+    def __init__(self, inner: InnerRun) -> None:
         self._inner = inner
-        self._since = time.time()
+        self._said: list[tuple[str, dict[str, str]]] = []
+        self._client = docker.from_env(timeout=10 * round(PATIENCE))
+        wanted = {"type": "container", "event": ["create", "destroy"], "label": [OURS]}
+        # As it comes: afterwards an engine knows its last 256 events only, and other runs have theirs.
+        self._stream: Any = self._client.api.events(filters=wanted, decode=True)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        for event in self._stream:
+            self._said.append((event["Action"], event["Actor"]["Attributes"]))
+
+    def close(self) -> None:
+        self._stream.close()
+        self._thread.join(PATIENCE)
+        self._client.close()
 
     def _events(self) -> list[tuple[str, str]]:
         """Each creation and each removal, with the worker whose daemon it was."""
         home = self._inner.label.partition("=")[2]
-        wanted = {"type": "container", "event": ["create", "destroy"], "label": [OURS]}
-        said: Any = self._host.api.events(
-            since=int(self._since), until=int(time.time()) + 1, filters=wanted, decode=True
-        )
-        about = [(one["Action"], one["Actor"]["Attributes"]) for one in said]
-        return [(action, labels[WORKER]) for action, labels in about if labels.get(HOST) == home]
+        return [(action, labels[WORKER]) for action, labels in list(self._said) if labels.get(HOST) == home]
 
     @property
     def started(self) -> int:
-        """How many there have been."""
+        """How many there have been; told when all are gone."""
+        wait_until(lambda: len(self._events()) % 2 == 0, lambda: f"not all have gone: {self._events()}")
         return sum(action == "create" for action, _ in self._events())
 
     @property
@@ -67,8 +78,10 @@ class Watched:
 
 
 @pytest.fixture
-def watched(host: docker.DockerClient, inner: InnerRun) -> Watched:
-    return Watched(host, inner)
+def watched(inner: InnerRun) -> Iterator[Watched]:
+    watching = Watched(inner)
+    yield watching
+    watching.close()
 
 
 @pytest.mark.parametrize(
