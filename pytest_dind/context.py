@@ -16,8 +16,9 @@ def engine_address() -> tuple[str, str]:
     from docker.context import ContextAPI  # noqa: PLC0415
     from docker.errors import DockerException  # noqa: PLC0415
 
-    if os.environ.get("DOCKER_HOST"):
-        return os.environ["DOCKER_HOST"], "from DOCKER_HOST"
+    told = os.environ.get("DOCKER_HOST")
+    if told:
+        return _with_scheme(told), "from DOCKER_HOST"
     try:
         named = os.environ.get("DOCKER_CONTEXT")
         context = ContextAPI.get_context(named) if named else ContextAPI.get_current_context()
@@ -26,6 +27,11 @@ def engine_address() -> tuple[str, str]:
     except (DockerException, AttributeError, OSError, ValueError):  # a context that is no more: from_env says so
         pass
     return "unix:///var/run/docker.sock", "the default; neither DOCKER_HOST nor a docker context is set"
+
+
+def _with_scheme(told: str) -> str:
+    """Take an address as the docker command does: 10.0.0.5:2375 is one of TCP."""
+    return told if "://" in told else f"tcp://{told}"
 
 
 def client_at(address: str, timeout: int) -> tuple[docker.DockerClient, Tunnel | None]:
@@ -50,16 +56,20 @@ def client_at(address: str, timeout: int) -> tuple[docker.DockerClient, Tunnel |
 def _as_the_user_does(timeout: int) -> docker.DockerClient:
     import docker  # noqa: PLC0415
 
+    environment = dict(os.environ)
+    if environment.get("DOCKER_HOST"):
+        # docker-py takes `localhost` in localhost:2375 for a scheme.
+        environment["DOCKER_HOST"] = _with_scheme(environment["DOCKER_HOST"])
     if not {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"} & os.environ.keys():
-        return docker.from_env(timeout=timeout)
+        return docker.from_env(environment=environment, timeout=timeout)
     # requests prefers those authorities to the engine's own, of DOCKER_CERT_PATH or a context; as they are for others,
     # an engine with TLS would never do. https://github.com/psf/requests/issues/3829
-    asking = _trusting_its_own(docker.from_env(timeout=timeout, version="1.41"))
+    asking = _trusting_its_own(docker.from_env(environment=environment, timeout=timeout, version="1.41"))
     try:
         version = asking.api.version(api_version=False)["ApiVersion"]
     finally:
         asking.close()
-    return _trusting_its_own(docker.from_env(timeout=timeout, version=version))
+    return _trusting_its_own(docker.from_env(environment=environment, timeout=timeout, version=version))
 
 
 def _trusting_its_own(client: docker.DockerClient) -> docker.DockerClient:

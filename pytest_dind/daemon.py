@@ -59,9 +59,14 @@ class Daemon(Endpoint):
         :raises HostEngineError: no host engine answers.
         """
         found = engine or HostEngine.connect()
-        daemon = cls(settings or Settings(), found, owner or Owner.of_process(), base_temp)
-        daemon._closes_engine = engine is None
-        daemon._begin()
+        try:
+            daemon = cls(settings or Settings(), found, owner or Owner.of_process(), base_temp)
+            daemon._closes_engine = engine is None
+            daemon._begin()
+        except BaseException:
+            if engine is None:
+                found.close()
+            raise
         return daemon
 
     def _begin(self) -> None:
@@ -97,12 +102,14 @@ class Daemon(Endpoint):
             return  # In a forked child the daemon is the parent's, and our copies of its streams are closed.
         if not hand_back:
             self._life.own(None)
-        self._end()
+        try:
+            self._end()
+        finally:
+            if self._closes_engine:
+                self.engine.close()
 
     def _end(self) -> None:
         with ExitStack() as stack:  # The last first, and whatever goes wrong with one, the others too.
-            if self._closes_engine:
-                stack.callback(self.engine.close)
             stack.callback(self._life.end)
             if self._client is not None:
                 stack.callback(self._client.close)

@@ -11,7 +11,7 @@ from pathlib import Path
 from . import networks, notices, unbroken
 from .container import BaseTemp, Storage, boot_archive, describe, shared
 from .diagnosis import diagnose
-from .errors import TAIL_LINES, DaemonStartError, DaemonStateError, EngineRefusedError
+from .errors import TAIL_LINES, DaemonStartError, DaemonStateError, DindError, EngineRefusedError, HostEngineError
 from .host import HostEngine
 from .lifeline import Lifeline
 from .owner import Owner
@@ -136,8 +136,13 @@ class Life:
             raise self._start_error(self.lifeline, settings)
         self.api_version = api_version
 
-    def _start_error(self, lifeline: Lifeline, settings: Settings) -> DaemonStartError:
-        """Say why it is not ready: it ended, or it is too late."""
+    def _start_error(self, lifeline: Lifeline, settings: Settings) -> DindError:
+        """Say why it is not ready: it ended, it is out of reach, as all of this run will be, or it is too late."""
+        if not lifeline.ended and self.transport.is_out_of_reach(lifeline):
+            return HostEngineError(
+                f"{self.name} serves on the host engine at {self.engine.address}, but {self.transport.host} is not "
+                f"reached from here ({self.transport.failure}). {self.route.reach.cure}"
+            )
         if lifeline.ended:
             reason = f"it ended after {self.seconds:.2f} s, before it answered (image {settings.image})"
         else:
@@ -193,6 +198,7 @@ class Life:
         kept = f"{self.name}-kept"
         self.engine.rename(self.name, kept)
         self.name = kept
+        self.transport.leave(kept)
         self.lifeline.close()
 
     def end(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import socket
 import urllib.parse
 import weakref
 from dataclasses import dataclass, field, replace
@@ -15,9 +15,10 @@ from .owncontainer import Network, OwnContainer
 from .owner import Owner
 from .places import sockets_dir
 from .procfs import default_gateways, routed_interfaces
+from .reach import Carried, OnNetwork, Published, Reach
 from .settings import Settings
 from .surroundings import Surroundings
-from .tls import OnNetwork, Published, Reach, Tls
+from .tls import Tls
 from .transport import Transport, UnixSocket
 
 #: Who listens on an engine's socket where it is surely an engine of this very machine.
@@ -150,10 +151,35 @@ def _dialled(engine: HostEngine, settings: Settings, here: Surroundings) -> tupl
         return OnNetwork(network.id or network.name), (
             f"at their addresses on network {network.name}, which this container is on"
         )
-    if here.engine_scheme in ("tcp", "http", "https", "ssh"):
-        host = _hostname(engine.address)
-        return Published.at(host), f"at ports of {host}, where the host engine is"
+    if engine.tunnel is not None:
+        return Carried(tunnel=engine.tunnel), "at ports of the host engine's 127.0.0.1, through ssh"
+    if here.engine_scheme in ("tcp", "http", "https"):
+        # With a port, also where none was said.
+        at = urllib.parse.urlsplit(engine.api.base_url)
+        host, port = at.hostname or "", at.port or (443 if at.scheme == "https" else 80)
+        return Published.at(host, port), f"at ports of {host}, where the host engine is"
+    if here.engine_is_beyond_its_socket:
+        return _by_name(engine, here)
     return Published(), "at ports of 127.0.0.1"
+
+
+def _by_name(engine: HostEngine, here: Surroundings) -> tuple[Reach, str]:
+    """Return where daemons are dialled on an engine that shares a socket with us, but no network: by its name there."""
+    name = str(engine.info.get("Name"))
+    if here.listener and here.listener.pid:
+        raise HostEngineError(
+            f"the socket of the host engine at {engine.address} leads to another machine, {name}, and so daemons "
+            "cannot be reached. Have ssh itself lead there (DOCKER_HOST=ssh://USER@HOST), or use TCP and TLS."
+        )
+    try:
+        address = socket.gethostbyname(name)
+    except OSError as error:
+        raise HostEngineError(
+            f"the host engine at {engine.address} is in another network, under the name of {name}, which is not known "
+            "here, and so daemons cannot be reached. Have it and this container on one network, which somebody made "
+            "(names are not known on the default one), or use TCP and TLS."
+        ) from error
+    return Published(address), f"at ports of {name}, where the host engine is"
 
 
 def _shared_network(container: OwnContainer, wanted: str | None) -> Network:
@@ -188,14 +214,3 @@ def _on_no_network(container: OwnContainer) -> str:
         f"{where} but on one that somebody else made, as Kubernetes makes its pods', and so daemons cannot join it. "
         "Run a docker:dind beside it in the pod, with DOCKER_HOST=tcp://localhost:2376, or the pod with hostNetwork."
     )
-
-
-def _hostname(address: str) -> str:
-    parts = urllib.parse.urlsplit(address)
-    host = parts.hostname or ""
-    if parts.scheme != "ssh":
-        return host
-    # An alias of the user's: https://man.openbsd.org/ssh#G
-    said = subprocess.run(["ssh", "-G", "--", host], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    names = [line.partition(" ")[2] for line in said.stdout.splitlines() if line.startswith("hostname ")]
-    return names[0] if names else host

@@ -104,6 +104,17 @@ class Surroundings:
         return not self.listener.is_nested
 
     @property
+    def engine_is_beyond_its_socket(self) -> bool:
+        """Whether the engine's unix socket is here and its machine is not: forwarded, or shared with another container.
+
+        An engine that sees our own network calls itself by our hostname.
+        """
+        if not self.engine_is_local or self.container or self.listener is None:
+            return False
+        from_elsewhere = bool(self.container_sign) if self.listener.pid == 0 else self.listener.may_forward
+        return from_elsewhere and not self.engine_is_desktop and self.engine.info.get("Name") != self.hostname
+
+    @property
     def engine_is_desktop(self) -> bool:
         """Whether it is Docker Desktop, in a virtual machine of its own."""
         platform = (self.engine.version.get("Platform") or {}).get("Name") or ""

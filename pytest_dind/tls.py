@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import os
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import certificates
 from .checks import ITS_PORT
-from .errors import DaemonStartError, HostEngineError
+from .errors import DaemonStartError
 from .lifeline import Lifeline
 from .places import write_ours
+from .reach import OnNetwork, Reach
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -29,67 +29,10 @@ PORT = ITS_PORT
 CONNECT_TIMEOUT = 5
 #: How an engine says that the port of the time before has gone to somebody else meanwhile.
 _TAKEN = re.compile("port is already allocated|address already in use", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Published:
-    """Reached at a port of the machine that the host engine runs on, at one of its addresses.
-
-    :raises HostEngineError: the address is none that only neighbours can reach.
-    """
-
-    address: str = "127.0.0.1"
-
-    def __post_init__(self) -> None:
-        address = ipaddress.ip_address(self.address)
-        if address.is_unspecified or address.is_multicast or not address.is_private:  # loopback counts as private
-            raise HostEngineError(
-                f"the host engine is reached at {self.address}, which is not a private address, and a daemon would be "
-                "published there for everybody, guarded by its certificate alone. "
-                "Reach the engine at a private address, or through a tunnel that ends on 127.0.0.1."
-            )
-
-    @classmethod
-    def at(cls, host: str) -> Published:
-        """Return it for a machine known by its name or address.
-
-        :raises HostEngineError: the name is not known, or the address none that only neighbours can reach.
-        """
-        try:
-            return cls(str(socket.getaddrinfo(host, PORT, type=socket.SOCK_STREAM)[0][4][0]))
-        except socket.gaierror as error:
-            raise HostEngineError(f"the host engine's machine {host} is not known here: {error.strerror}") from error
-
-    def bindings(self, ports: Mapping[int, int | None]) -> dict[str, list[dict[str, str]]]:
-        """Return the engine's `PortBindings`: for each port of the container one of the machine; None: a free one."""
-        return {f"{one}/tcp": [{"HostIp": self.address, "HostPort": str(at or "")}] for one, at in ports.items()}
-
-    def find(self, container: Mapping[str, Any], port: int = PORT) -> tuple[str, int] | None:
-        """Return where a port of a running container is reached; None if it is not."""
-        bound = (container.get("NetworkSettings", {}).get("Ports") or {}).get(f"{port}/tcp") or ()
-        return next(((self.address, int(one["HostPort"])) for one in bound), None)
-
-
-@dataclass(frozen=True)
-class OnNetwork:
-    """Reached at its own address on a network that this process's container is on too; nothing is published."""
-
-    #: Name or id.
-    network: str
-
-    def bindings(self, ports: Mapping[int, int | None]) -> dict[str, list[dict[str, str]]]:  # noqa: ARG002 (Published's)
-        """Return no `PortBindings`."""
-        return {}
-
-    def find(self, container: Mapping[str, Any], port: int = PORT) -> tuple[str, int] | None:
-        """Return where a port of a running container is reached; None if it is not."""
-        networks = container.get("NetworkSettings", {}).get("Networks") or {}
-        addresses = (one["IPAddress"] or one.get("GlobalIPv6Address") for one in networks.values())
-        return next(((str(address), port) for address in addresses if address), None)
-
-
-#: Where daemons are dialled, as it follows from where this process and the host engine are.
-Reach = Published | OnNetwork
+#: Seconds in which a daemon that says that it serves should be reached.
+UNREACHED_AFTER = 5
+#: Where and when dockerd says so, whatever the form of its log.
+_SERVES = re.compile(rf"API listen on \S*:{PORT}\b")
 
 
 class Tls(Transport):
@@ -102,8 +45,13 @@ class Tls(Transport):
         """:param further: Ports of the container that are reached as its API is; see `published`."""
         super().__init__(directory)
         self.reach = reach
-        self._further: dict[int, int | None] = dict.fromkeys(further)
-        self._address: tuple[str, int] | None = None
+        #: Where the engine has ports of the container, and where they are dialled; kept after its end.
+        self._found: dict[int, tuple[str, int] | None] = dict.fromkeys([PORT, *further])
+        self._dialled: dict[int, tuple[str, int]] = {}
+        self._opened: list[int] = []
+        self._log_read = 0
+        self._serves_since = float("inf")
+        self._is_reached = False
         self._context: ssl.SSLContext | None = None
         self._bundle: bytes | None = None
 
@@ -115,12 +63,15 @@ class Tls(Transport):
     @property
     def ports(self) -> Mapping[str, list[dict[str, str]]]:
         """Its ports; started anew, a daemon has the same again, so that its clients find it."""
-        return self.reach.bindings({PORT: self._address[1] if self._address else None, **self._further})
+        return self.reach.bindings({port: at[1] if at else None for port, at in self._found.items()})
 
     def published(self, port: int) -> tuple[str, int] | None:
         """Return where a further port of the container is reached; None if it is none of those that were asked for."""
-        at = self._further.get(port)
-        return (self._address[0], at) if self._address and at else None
+        return self._dialled.get(port) if port != PORT else None
+
+    @property
+    def _address(self) -> tuple[str, int] | None:
+        return self._dialled.get(PORT)
 
     @property
     def network(self) -> str | None:
@@ -139,23 +90,30 @@ class Tls(Transport):
 
     def is_taken(self, answer: str) -> bool:
         """Whether a port of the time before is another's now; the next time the engine chooses all."""
-        if self._address is None or not _TAKEN.search(answer):
+        if self._found[PORT] is None or not _TAKEN.search(answer):
             return False
-        self._address, self._further = None, dict.fromkeys(self._further)
+        self._found = dict.fromkeys(self._found)
         return True
 
     def started(self, name: str, lifeline: Lifeline, inspect: Callable[[], Mapping[str, Any] | None]) -> None:
         """Find the address, and hand boot.sh a certificate for it, over the lifeline: nobody else sees its key.
 
         :raises DaemonStartError: it has no address.
+        :raises HostEngineError: ssh does not lead to it.
         """
         container = inspect() or {}
-        self._address = self.reach.find(container)
-        if self._address is None:
+        self._log_read, self._serves_since, self._is_reached = 0, float("inf"), False
+        self._found = {port: self.reach.find(container, port) for port in self._found}
+        if self._found[PORT] is None:
+            self._dialled.clear()
             if not container.get("State", {}).get("Running"):
                 return  # It has ended, as whoever waits for it sees.
             raise DaemonStartError(name, f"it has no address to be dialled at ({self.reach})")
-        self._further = {port: (self.reach.find(container, port) or (None, None))[1] for port in self._further}
+        for port, at in self._found.items():
+            if at is not None:
+                self._dialled[port] = self.reach.open(at, self._dialled.get(port))
+                self._opened.append(port)
+        assert self._address is not None
         authority = certificates.authority()
         # idna, which trustme asks, takes no other names.
         names = [name] if re.fullmatch(r"[a-z0-9-]{1,63}", name) else []
@@ -163,6 +121,27 @@ class Tls(Transport):
         self._write(authority)
         pems = (authority.clients, server.certificate, server.key)
         lifeline.say(" ".join(["tls", *(base64.b64encode(pem).decode() for pem in pems)]))
+
+    def remove(self) -> None:
+        """Remove the directory, and what leads to the daemon."""
+        while self._opened:
+            port = self._opened.pop()
+            self.reach.close(self._dialled[port], self._found[port] or ("", 0))
+        super().remove()
+
+    def leave(self, container: str) -> None:
+        """Have what leads to the daemon outlive this process."""
+        while self._opened:
+            port = self._opened.pop()
+            self.reach.leave(self._dialled[port], self._found[port] or ("", 0), container)
+
+    def is_out_of_reach(self, lifeline: Lifeline) -> bool:
+        """Whether dockerd says that it serves, and was dialled in vain for some seconds since."""
+        position = lifeline.position()
+        if _SERVES.search(lifeline.log(self._log_read)):
+            self._serves_since = min(self._serves_since, time.monotonic())
+        self._log_read = position
+        return not self._is_reached and time.monotonic() > self._serves_since + UNREACHED_AFTER
 
     def _write(self, authority: certificates.Authority) -> None:
         self._context = None
@@ -227,10 +206,13 @@ class Tls(Transport):
         connection = socket.create_connection(self._address, min(timeout, CONNECT_TIMEOUT))
         try:
             connection.settimeout(timeout)
-            return self._context.wrap_socket(connection, server_hostname=self._address[0])
-        except BaseException:
+            wrapped = self._context.wrap_socket(connection, server_hostname=self._address[0])
+        except BaseException as error:
             connection.close()
+            self._is_reached |= isinstance(error, TimeoutError)  # only slow
             raise
+        self._is_reached = True
+        return wrapped
 
 
 def _read(path: Path) -> Iterable[bytes]:

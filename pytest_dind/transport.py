@@ -123,6 +123,9 @@ class Transport(ABC):
         """Whether the engine refused the container for an address that another time will not be asked for."""
         return False
 
+    def leave(self, container: str) -> None:  # noqa: B027 (nothing, where the engine's machine is reached as such)
+        """Have what leads to the daemon outlive this process, for as long as its container runs."""
+
     # -- the way to the daemon
 
     @property
@@ -167,8 +170,12 @@ class Transport(ABC):
         headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
         return headers.get(b"api-version", b"").decode()
 
+    def is_out_of_reach(self, lifeline: Lifeline) -> bool:  # noqa: ARG002 (where there is a network between)
+        """Whether the daemon serves, as its log says, and is not reached from here."""
+        return False
+
     def wait_ready(self, lifeline: Lifeline, deadline: float) -> str | None:
-        """Wait until the daemon serves; return its newest API version, or None when it ended or the deadline passed.
+        """Wait until the daemon serves; return its newest API version, None if it ended, or is late or out of reach.
 
         :param deadline: On the clock of time.monotonic.
         """
@@ -180,7 +187,7 @@ class Transport(ABC):
                 self.failure, patience = str(error), 2 * patience
             except OSError as error:  # no socket yet, or the daemon ended with the request in its queue
                 self.failure = str(error)
-            if lifeline.wait_ended(LOOK_EVERY):
+            if lifeline.wait_ended(LOOK_EVERY) or self.is_out_of_reach(lifeline):
                 return None
         return None
 

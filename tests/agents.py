@@ -126,6 +126,14 @@ class Sidecar:
         with _agent(host, WORKSPACE, network=self.network, environment=env, volumes=certificates) as agent:
             yield agent
 
+    @contextmanager
+    def agent_with_its_socket(self, host: docker.DockerClient, network: str | None) -> Iterator[Agent]:
+        """An agent that has its socket, out of a volume that both mount."""
+        env = {"DOCKER_HOST": "unix:///shared/docker.sock"}
+        shared = {self.certificates: {"bind": "/shared"}}
+        with _agent(host, WORKSPACE, network=network, environment=env, volumes=shared) as agent:
+            yield agent
+
     def environment(self, directory: Path) -> dict[str, str]:
         """Copy the client's certificates to a directory; return what a process on this machine needs to use it."""
         stream, _ = self.container.get_archive("/certs/client")
@@ -147,6 +155,8 @@ class Sidecar:
 def sidecar(host: docker.DockerClient, images: Sequence[str] = (IMAGE, BUSYBOX)) -> Iterator[Sidecar]:
     """A docker:dind with the alias `docker` on a network of its own, started as its own entrypoint starts it.
 
+    Its socket is in a volume, beside the certificates.
+
     :param images: What it has of the host's: what daemons need, at first.
     """
     with ExitStack() as stack:
@@ -158,6 +168,7 @@ def sidecar(host: docker.DockerClient, images: Sequence[str] = (IMAGE, BUSYBOX))
                 host,
                 OFFICIAL,
                 None,
+                environment={"DOCKER_HOST": "unix:///certs/docker.sock"},
                 privileged=True,
                 network=network.name,
                 networking_config=aliases,

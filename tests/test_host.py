@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from socket import create_server
 
 import docker
 import pytest
@@ -111,6 +112,14 @@ def test_docker_host_counts_more_than_a_context(socket: Path, monkeypatch: pytes
     with pytest.raises(
         HostEngineError, match=r"^no Docker engine answers at unix:///nowhere.sock \(from DOCKER_HOST\)"
     ):
+        HostEngine.connect()
+
+
+def test_docker_host_needs_no_scheme_as_with_the_docker_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    with create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    monkeypatch.setenv("DOCKER_HOST", f"localhost:{port}")
+    with pytest.raises(HostEngineError, match=rf"at tcp://localhost:{port} \(from DOCKER_HOST\): .*refused"):
         HostEngine.connect()
 
 

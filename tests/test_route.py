@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import weakref
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from pytest_dind.sweep import sweep
 from .agents import (
     PACKAGE,
     Agent,
+    Sidecar,
     archive,
     host_socket_agent,
     privileged_agent,
@@ -279,6 +281,21 @@ def test_beside_a_sidecar_daemons_are_reached_at_its_address(host: docker.Docker
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert header(ended.stdout).startswith("tls (at ports of 1")
+        one_that_shares_its_socket_is_reached_by_its_name_or_refused_at_once(host, beside)
+
+
+def one_that_shares_its_socket_is_reached_by_its_name_or_refused_at_once(
+    host: docker.DockerClient, beside: Sidecar
+) -> None:
+    name = str(beside.container.id)[:12]
+    with beside.agent_with_its_socket(host, beside.network) as agent:
+        said = header(passed(agent, *PORT, env=NO_PORTS))
+        assert said == f"tls (at ports of {name}, where the host engine is)"
+    with beside.agent_with_its_socket(host, None) as agent:
+        code, output = agent.pytest("--dind", files={"test_it.py": SUITE}, env=ENV)
+        assert code == 4, output
+        refusal = f"the host engine at unix:///shared/docker.sock is in another network, under the name of {name}, "
+        assert refusal + "which is not known here" in output
 
 
 #: Killed between the creation of a container and its start.
@@ -303,10 +320,8 @@ def test_with_an_engine_in_the_same_container_and_behind_ssh(host: docker.Docker
         with ssh_agent(host, machine) as agent:
             env = ssh_environment(machine)
             said = header(passed(agent, *PORT, env=env | NO_PORTS))
-            assert said == f"tls (at ports of {machine.address}, where the host engine is)"
-            assert agent.run("sh", "-c", "ls /tmp/pytest-dind-0/tunnels /tmp/pytest-dind-0/daemons").output == (
-                "/tmp/pytest-dind-0/daemons:\n\n/tmp/pytest-dind-0/tunnels:\n"
-            )
+            assert said == "tls (at ports of the host engine's 127.0.0.1, through ssh)"
+            nothing_is_left_of_ssh(agent)
             assert agent.run("python3", "dies.py", files={"dies.py": DIES}, env=env).code == 137
             left = ["docker", "ps", "--all", "--quiet", "--filter", "name=created"]
             wait_until(lambda: not machine.run(*left).output, lambda: f"still there: {machine.run(*left).output}")
@@ -316,3 +331,116 @@ def test_with_an_engine_in_the_same_container_and_behind_ssh(host: docker.Docker
             code, output = agent.pytest("--dind", env=ENV | {"DOCKER_HOST": "ssh://nobody-there@127.0.0.1"})
             assert code == 4
             assert "no Docker engine is reached at ssh://nobody-there@127.0.0.1: ssh says: " in output
+
+            what_ssh_carries_is_there_again_after_a_restart_and_stays_for_a_kept_daemon(agent, machine)
+            an_owner_that_is_killed_takes_ssh_and_the_daemon_along(agent, machine)
+            ctrl_c_is_not_for_ssh(agent, machine)
+            many_logins_at_once_wait_for_their_turn(agent, machine)
+            an_engine_behind_a_forwarder_is_refused(agent, machine)
+
+
+def nothing_is_left_of_ssh(agent: Agent) -> None:
+    directory = "/tmp/pytest-dind-0"
+    assert agent.run("ls", f"{directory}/tunnels", f"{directory}/daemons").output == (
+        f"{directory}/daemons:\n\n{directory}/tunnels:\n"
+    )
+    assert agent.run("pgrep", "-a", "ssh").output == ""
+
+
+def what_ssh_carries_is_there_again_after_a_restart_and_stays_for_a_kept_daemon(agent: Agent, machine: Agent) -> None:
+    script = f"""if 1:
+        from pytest_dind import Daemon, DaemonStateError, Settings
+
+        daemon = Daemon.start(Settings(image="{IMAGE}", port=(8000,)))
+        ports = (daemon.engine.container(daemon.name) or {{}})["NetworkSettings"]["Ports"]
+        assert {{one["HostIp"] for bound in ports.values() for one in bound or ()}} == {{"127.0.0.1"}}, ports
+        before = daemon.host, daemon._life.transport.published(8000)
+        assert daemon.client.ping()
+        daemon.restart()
+        assert (daemon.host, daemon._life.transport.published(8000)) == before
+        assert daemon.client.ping()
+        try:
+            daemon.nest()
+        except DaemonStateError as error:
+            assert f"a daemon inside {{daemon.name}} cannot be reached from here" in str(error)
+        daemon.keep()
+        print("kept:", daemon.name, daemon.export)
+    """
+    code, output = agent.run("python3", "-c", script, env=ssh_environment(machine))
+    assert code == 0, output
+    kept = re.search("^kept: (\\S+) (.*)$", output, re.MULTILINE)
+    assert kept, output
+    name, export = kept.groups()
+    ended = agent.run("sh", "-c", f"export {export}; docker info --format '{{{{.Name}}}}'")
+    assert ended.code == 0, ended.output
+    assert machine.run("docker", "rm", "-fv", name).code == 0
+    wait_until(lambda: not agent.run("pgrep", "ssh").output, lambda: agent.run("pgrep", "-a", "ssh").output)
+    agent.run("rm", "-r", "/tmp/pytest-dind-0")
+
+
+def an_owner_that_is_killed_takes_ssh_and_the_daemon_along(agent: Agent, machine: Agent) -> None:
+    script = f"""if 1:
+        import os, signal
+        from pytest_dind import Daemon, Settings
+
+        daemon = Daemon.start(Settings(image="{IMAGE}"))
+        assert daemon.client.ping()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert agent.run("python3", "-c", script, env=ssh_environment(machine)).code == 137
+    wait_until(lambda: not agent.run("pgrep", "ssh").output, lambda: agent.run("pgrep", "-a", "ssh").output)
+    wait_until(lambda: not machine.run("docker", "ps", "-aq").output, lambda: machine.run("docker", "ps", "-a").output)
+    agent.run("rm", "-r", "/tmp/pytest-dind-0")
+
+
+def ctrl_c_is_not_for_ssh(agent: Agent, machine: Agent) -> None:
+    waits = """
+import os, signal, time
+
+def test_it(dind_client):
+    os.killpg(0, signal.SIGINT)
+    time.sleep(60)
+"""
+    code, output = agent.pytest(
+        "--dind", "test_waits.py", files={"test_waits.py": waits}, env=ENV | ssh_environment(machine)
+    )
+    assert code == 2, output
+    assert "KeyboardInterrupt" in output
+    assert "left on the host engine" not in output
+    assert machine.run("docker", "ps", "-aq").output == ""
+    nothing_is_left_of_ssh(agent)
+
+
+def many_logins_at_once_wait_for_their_turn(agent: Agent, machine: Agent) -> None:
+    assert machine.run("/usr/sbin/sshd", "-p", "2222", "-o", "MaxStartups=3:100:3").code == 0
+    script = f"""if 1:
+        from concurrent.futures import ThreadPoolExecutor
+        from pytest_dind.tunnel import Tunnel
+
+        with ThreadPoolExecutor(12) as pool:
+            for tunnel in pool.map(Tunnel, ["ssh://root@{machine.address}:2222"] * 12):
+                tunnel.close()
+    """
+    code, output = agent.run("python3", "-c", script)
+    assert code == 0, output
+
+
+def an_engine_behind_a_forwarder_is_refused(agent: Agent, machine: Agent) -> None:
+    forwards = ["-L", f"2375:{SOCKET}", "-L", f"/root/engine.sock:{SOCKET}"]
+    ssh = ["ssh", "-f", "-N", "-o", "ExitOnForwardFailure=yes", *forwards, f"root@{machine.address}"]
+    assert agent.run(*ssh).code == 0
+    name = str(machine.container.id)[:12]
+    for address, sentence in [
+        (
+            "unix:///root/engine.sock",
+            f"the socket of the host engine at unix:///root/engine.sock leads to another machine, {name}, ",
+        ),
+        ("localhost:2375", " serves on the host engine at tcp://localhost:2375, but tcp://127.0.0.1:"),
+    ]:
+        begin = time.monotonic()
+        code, output = agent.pytest("--dind", files={"test_it.py": SUITE}, env=ENV | {"DOCKER_HOST": address})
+        assert code == 4, output
+        assert sentence in output, output
+        assert output.count(sentence) == 1, output
+        assert time.monotonic() - begin < 30, "the limit for a slow machine is 120 s"
+    assert machine.run("docker", "ps", "-aq").output == ""

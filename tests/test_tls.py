@@ -32,9 +32,10 @@ from pytest_dind import (
 from pytest_dind.certificates import Authority
 from pytest_dind.host import HostEngine
 from pytest_dind.locks import host_id
+from pytest_dind.reach import OnNetwork, Published
 from pytest_dind.route import Route, lead
 from pytest_dind.sweep import sweep
-from pytest_dind.tls import OnNetwork, Published, Tls
+from pytest_dind.tls import Tls
 from pytest_dind.transport import UnixSocket
 
 from .conftest import IMAGE, MATRIX, OFFICIAL, InnerRun, fetch, wait_until
@@ -292,20 +293,30 @@ def test_no_port_is_published_where_addresses_are_reached(image: str) -> None:
         assert list(published(daemon)) == ["2376/tcp"]
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "0.0.0.0", "::", "224.0.0.1", "2001:4860:4860::8888"])
+@pytest.mark.parametrize("address", ["8.8.8.8", "0.0.0.0", "::", "224.0.0.1", "2001:4860:4860::8888", "100.128.0.1"])
 def test_a_daemon_is_not_published_where_everybody_can_dial_it(address: str) -> None:
-    with pytest.raises(HostEngineError, match=f"the host engine is reached at {address}, which is not a private"):
-        Published.at(address)
+    refusal = f"the host engine is reached at {address}, which is a public address, .*DOCKER_HOST=ssh://USER@HOST"
+    with pytest.raises(HostEngineError, match=refusal):
+        Published(address)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.1.2.3", "172.17.0.1", "192.168.0.1"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.1.2.3", "172.17.0.1", "192.168.0.1", "100.64.0.1"])
 def test_it_may_be_published_where_neighbours_can(address: str) -> None:
-    assert Published.at(address) == Published(address)
+    assert Published(address).bindings({2376: None})["2376/tcp"][0]["HostIp"] == address
+
+
+def test_of_a_machines_addresses_it_is_the_one_where_the_engine_answers() -> None:
+    # `localhost` is ::1 first, where it has both.
+    with socket.create_server(("127.0.0.1", 0)) as engine:
+        assert Published.at("localhost", engine.getsockname()[1]) == Published("127.0.0.1")
+        port = engine.getsockname()[1]
+    with pytest.raises(HostEngineError, match=f"the host engine no longer answers at localhost:{port}: "):
+        Published.at("localhost", port)
 
 
 def test_a_machine_of_unknown_name_is_one_message() -> None:
     with pytest.raises(HostEngineError, match=r"the host engine's machine no-such\.invalid is not known here: "):
-        Published.at("no-such.invalid")
+        Published.at("no-such.invalid", 2376)
 
 
 def test_it_needs_a_network() -> None:
@@ -326,6 +337,8 @@ def test_images_are_adopted_and_daemons_run_inside(busybox: str, image: str) -> 
         inner = daemon.nest(Settings(image=image, daemon_arg=("--bip=10.213.7.1/24",)))
         assert inner.host.startswith(f"tcp://{daemon.ip}:")
         assert inner.client.info()["ID"] != daemon.client.info()["ID"]
+        with pytest.raises(DaemonStateError, match=f"a daemon inside {inner.name} cannot be reached from here"):
+            inner.nest()
 
 
 def test_it_is_as_fast_as_a_unix_socket(image: str) -> None:
