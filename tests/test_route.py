@@ -363,6 +363,8 @@ def what_ssh_carries_is_there_again_after_a_restart_and_stays_for_a_kept_daemon(
             daemon.nest()
         except DaemonStateError as error:
             assert f"a daemon inside {{daemon.name}} cannot be reached from here" in str(error)
+        else:
+            raise AssertionError("it was started, though nobody here reaches it")
         daemon.keep()
         print("kept:", daemon.name, daemon.export)
     """
