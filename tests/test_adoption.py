@@ -463,7 +463,8 @@ def test_a_run_whose_warnings_are_errors_does_not_fail_because_images_are_loaded
         def test_it(dind_client):
             assert dind_client.images.get({busybox!r})
     """)
-    options = ("--dind", "-p", "no:xdist", "-W", "error", f"--dind-preload={busybox}")
+    # Of the driver a caveat warns as well, which is to be an error here.
+    options = ("--dind", "-p", "no:xdist", "-W", "error", f"--dind-preload={busybox}", "--dind-caveats=ignore")
     found = inner.run(*options, "--dind-daemon-arg=--storage-driver=vfs")
     found.assert_outcomes(passed=1, warnings=1)
     found.stdout.fnmatch_lines(["*DindWarning: images are loaded into each daemon*storage driver is vfs*"])

@@ -163,7 +163,8 @@ def test_a_worker_that_kills_its_daemon_gets_a_new_one_and_the_other_worker_noti
             assert dind_client.containers.list(all=True) == []
             assert dind_client.images.get(IMAGE).tags == [IMAGE]
             assert dind_client.containers.run(IMAGE, "echo works", remove=True) == b"works\\n"
-            assert dind_daemon.ip in dind_env["TESTCONTAINERS_HOST_OVERRIDE"]
+            # Addresses in an engine that is itself in a container are not reached, and so not handed out.
+            assert "TESTCONTAINERS_HOST_OVERRIDE" not in dind_env
             meet("mended")
 
         def test_fails_with_the_new_one(dind_daemon):

@@ -18,6 +18,8 @@ from pytest_dind.labels import HOST, OURS, WORKER
 from .conftest import IMAGE, MATRIX, PATIENCE, InnerRun, wait_until
 from .processes import Spawned
 
+pytestmark = pytest.mark.once
+
 #: Tests with a fresh daemon each, whose time is longer than a start takes.
 FRESH = """
 import time
