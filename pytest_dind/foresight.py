@@ -34,6 +34,7 @@ class Foresight:
         self._positions = {item: number for number, item in enumerate(session.items)}
         told_later = hasattr(session.config, "workerinput") or workers.is_controller(session.config)
         if self._ahead and not told_later:
+            # Of all tests only now: to look through them before each takes ever longer.
             self._look(session.items, session.items[:1])
 
     @pytest.hookimpl(tryfirst=True)
@@ -44,13 +45,14 @@ class Foresight:
             self._look([item, *following], [item, *following[: self._ahead]])
 
     def _after(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.Item]:
-        """Yield the tests that this process is sure to run after one, unless the run ends before."""
+        """Yield tests that this process is sure to run after one, unless the run ends before: as many as count."""
         if nextitem is None:
             return
         yield nextitem
         if not hasattr(item.config, "workerinput"):
             if nextitem in self._positions:
-                yield from item.session.items[self._positions[nextitem] + 1 :]
+                after = self._positions[nextitem] + 1
+                yield from item.session.items[after : after + self._ahead]
             return
         queue: Any = getattr(item.config.pluginmanager.get_plugin("workerinteractor"), "torun", None)
         if hasattr(queue, "lock"):  # xdist 3 has one that can be looked into
