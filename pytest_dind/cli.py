@@ -77,23 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("pytest-dind", description="Real Docker daemons for tests: what is left to do.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    as_written = argparse.RawDescriptionHelpFormatter
+    what = "check whether tests will have daemons here, and say what to do if not"
     doctor = commands.add_parser(
-        "doctor",
-        help="check whether tests will have daemons here, and say what to do if not",
-        description=_DOCTOR,
-        epilog=_DOCTOR_EXIT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "doctor", help=what, description=_DOCTOR, epilog=_DOCTOR_EXIT, formatter_class=as_written
     )
     doctor.add_argument(
         "--json", action="store_true", help="print a list of objects: check, finding, ok, state, cure and facts"
     )
-    shell = commands.add_parser(
-        "shell",
-        help="run your shell, or a command, with a throw-away daemon",
-        description=_SHELL,
-        epilog=_SHELL_EXIT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    what = "run your shell, or a command, with a throw-away daemon"
+    shell = commands.add_parser("shell", help=what, description=_SHELL, epilog=_SHELL_EXIT, formatter_class=as_written)
     shell.add_argument("argv", nargs="*", metavar="COMMAND", help="after `--`: what to run instead of your shell")
     for one in (doctor, shell):
         _add_settings(one)

@@ -104,6 +104,35 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         engine.close()
 
 
+# -- other users
+
+
+def said_to(user: int, ask: Callable[[], object]) -> str:
+    """What a user without a home hears; in a forked child, since that user may not read this Python."""
+    import platformdirs  # noqa: F401 (before)
+
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+                os.environ.pop(name, None)
+            os.environ["HOME"] = "/nonexistent"
+            tempfile.tempdir = "/tmp"
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            os.write(writer, str(ask()).encode())
+        except BaseException as error:  # noqa: BLE001
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as answer:
+        return answer.read()
+
+
 # -- what there is to test on
 
 

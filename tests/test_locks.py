@@ -16,7 +16,7 @@ from pytest_dind import locks
 from pytest_dind.errors import DindError, LockTimeoutError
 from pytest_dind.locks import Lease, is_dead
 
-from .conftest import wait_until
+from .conftest import said_to, wait_until
 from .processes import is_running
 
 pytestmark = pytest.mark.once
@@ -175,28 +175,9 @@ def test_a_lease_of_another_user_is_in_doubt(short_tmp: Path) -> None:
     lease = Lease.take(directory)
     lease.release()
     assert is_dead(lease.label)
-    assert asked_as(12345, lease.label) == "False"  # the directory cannot be entered
+    assert said_to(12345, lambda: is_dead(lease.label)) == "False"  # the directory cannot be entered
     directory.chmod(0o755)
-    assert asked_as(12345, lease.label) == "False"  # the file cannot be opened
-
-
-def asked_as(user: int, label: str) -> str:
-    """What another user hears of a lease; in a forked child, since that user may not read this Python."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgid(user)
-            os.setuid(user)
-            os.write(writer, str(is_dead(label)).encode())
-        except BaseException as error:  # noqa: BLE001
-            os.write(writer, repr(error).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with os.fdopen(reader) as answer:
-        return answer.read()
+    assert said_to(12345, lambda: is_dead(lease.label)) == "False"  # the file cannot be opened
 
 
 def test_more_owners_than_can_be_are_refused_with_the_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from pytest_dind.places import (
     tunnels_dir,
 )
 
-from .conftest import InnerRun
+from .conftest import InnerRun, said_to
 
 pytestmark = pytest.mark.once
 
@@ -140,32 +140,6 @@ PLACES: list[tuple[Callable[[], object], str, str]] = [
 ]
 #: A user of no machine.
 VICTIM = 54321
-
-
-def said_to(user: int, ask: Callable[[], object]) -> str:
-    """What a user without a home hears; in a forked child, since that user may not read this Python."""
-    import platformdirs  # noqa: F401 (before)
-
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
-                os.environ.pop(name, None)
-            os.environ["HOME"] = "/nonexistent"
-            tempfile.tempdir = "/tmp"
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-            os.write(writer, str(ask()).encode())
-        except BaseException as error:  # noqa: BLE001
-            os.write(writer, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with os.fdopen(reader) as answer:
-        return answer.read()
 
 
 @only_root
