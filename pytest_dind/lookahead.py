@@ -48,7 +48,6 @@ class Starter:
     def __init__(self) -> None:
         self._thread: ThreadPoolExecutor | None = None
         self._identity = 0
-        self._closed = False
 
     def begin(self, make: Callable[[Beginning], Daemon], settings: Settings) -> Beginning:
         """Have a daemon started; `Beginning.take` returns it."""

@@ -213,6 +213,7 @@ def _free(directory: Path) -> Path:
     """Return a path for a socket; those of processes that were killed are removed."""
     for path in directory.glob("*.sock"):
         with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_ANSWER_TIMEOUT)
             try:
                 connection.connect(str(path))
             except ConnectionRefusedError:
