@@ -8,14 +8,14 @@ import os
 import sys
 from pathlib import Path
 
-from . import builds, cold_start, existing_suite, fresh, images, import_cost, many, owner_killed, stop
+from . import builds, clean, cold_start, existing_suite, fresh, images, import_cost, many, owner_killed, stop
 from .machine import facts
 from .measure import exit_on_sigterm, progress
 
 #: A benchmark is a module here whose `run` returns a Table.
 BENCHMARKS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (cold_start, many, fresh, stop, owner_killed, images, builds, import_cost, existing_suite)
+    for module in (cold_start, many, fresh, clean, stop, owner_killed, images, builds, import_cost, existing_suite)
 }
 
 

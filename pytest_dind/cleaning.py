@@ -1,56 +1,165 @@
-"""What a test left in a daemon, and removing it: everything that was not there before."""
+"""Removing what has come into a daemon since an inventory, and putting names of images back where they were."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
-if TYPE_CHECKING:
-    import docker
+from .errors import DaemonStateError
+from .inventory import Inventory
+
+#: Containers that are removed at a time: the daemon ends them side by side.
+_AT_A_TIME = 8
+#: Seconds in which what is being removed already should be gone, and between two looks whether it is.
+_GOING_TIMEOUT = 10
+_EVERY = 0.02
+#: What an engine says of a container whose end somebody else, such as `--rm`, brings about.
+_IS_GOING = "already in progress"
 
 
-class Snapshot:
-    """What is in a daemon at one moment."""
+class Cleaning:
+    """One pass over a daemon; `refused` is what would not go, each with the daemon's reason."""
 
-    def __init__(self, client: docker.DockerClient) -> None:
-        self._api: Any = client.api
-        self._before = set(self._present())
+    def __init__(self, api: Any, before: Inventory) -> None:
+        self._api = api
+        self._before = before
+        self._now = before
+        self._has_swarm = False
+        self.refused: list[str] = []
+        #: Names of images from before that cannot be put back: their image is gone.
+        self.lost: set[str] = set()
 
-    def clean(self) -> list[str]:
-        """Remove what has come since; return what would not go, each with the daemon's reason."""
+    def run(self) -> None:
+        """Remove what has come, each kind before those that it uses.
+
+        :raises OSError: the daemon does not answer.
+        """
+        api = self._api
+        self._now = Inventory.of(api)
+        self._has_swarm = bool(self._now.swarm)
+        if self._has_swarm and self._now.swarm != self._before.swarm:
+            self._attempt("swarm", self._now.swarm, partial(api.leave_swarm, force=True))
+            self._now = Inventory.of(api)  # Its services, their containers and its networks have gone with it.
+        self._remove("service", api.remove_service)
+        self._remove_containers()
+        self._clean_images()
+        self._remove("network", self._remove_network)
+        self._remove("volume", partial(api.remove_volume, force=True))
+        self._remove("secret", api.remove_secret)
+        self._remove("config", api.remove_config)
+        self._remove("plugin", partial(api.remove_plugin, force=True))
+        self._prune_build_cache()
+
+    def _came(self, kind: str) -> dict[str, str]:
+        return self._now.came_since(self._before, kind)
+
+    def _remove(self, kind: str, remove: Callable[[str], object]) -> None:
+        for identity, name in self._came(kind).items():
+            self._attempt(kind, name, partial(remove, identity))
+
+    def _attempt(self, kind: str, name: str, remove: Callable[[], object]) -> None:
         from docker.errors import APIError, NotFound  # noqa: PLC0415
 
-        remove = {
-            "container": lambda name: self._api.remove_container(name, force=True, v=True),
-            "image": lambda name: self._api.remove_image(name, force=True),
-            "network": self._api.remove_network,
-            "volume": lambda name: self._api.remove_volume(name, force=True),
-        }
-        refused = []
         try:
-            left = [found for found in self._present() if found not in self._before]
-        except OSError:  # the test has broken the daemon; the next test gets a new one
-            return []
-        # In the order in which they are listed: containers use all the others.
-        for kind, name in left:
-            try:
-                remove[kind](name)
-            except NotFound:  # it went with another
-                pass
-            except APIError as error:
-                refused.append(f"{kind} {name}: {error.explanation}")
-        return refused
+            remove()
+        except NotFound:  # it went with another
+            pass
+        except APIError as error:
+            self.refused.append(f"{kind} {name}: {error.explanation}")
+        except DaemonStateError as error:
+            self.refused.append(f"{kind} {name}: {error}")
 
-    def _present(self) -> Iterator[tuple[str, str]]:
-        for container in self._api.containers(all=True):
-            yield "container", container["Id"]
-        for image in self._api.images():
-            # A tag that the test gave to an image from before is the test's too.
-            for tag in image["RepoTags"] or []:
-                if tag != "<none>:<none>":
-                    yield "image", tag
-            yield "image", image["Id"]
-        for network in self._api.networks():
-            yield "network", network["Id"]
-        for volume in self._api.volumes()["Volumes"] or []:
-            yield "volume", volume["Name"]
+    def _remove_containers(self) -> None:
+        came = self._came("container")
+        if len(came) <= 1:
+            self._remove("container", self._remove_container)
+            return
+        with ThreadPoolExecutor(min(len(came), _AT_A_TIME), "dind_clean") as threads:
+            done = [
+                threads.submit(self._attempt, "container", name, partial(self._remove_container, identity))
+                for identity, name in came.items()
+            ]
+        for one in done:
+            one.result()
+
+    def _remove_container(self, identity: str) -> None:
+        """Kill it, without any grace period, and remove it with its anonymous volumes."""
+        from docker.errors import APIError  # noqa: PLC0415
+
+        try:
+            self._api.remove_container(identity, force=True, v=True)
+        except APIError as error:
+            if _IS_GOING not in str(error.explanation):
+                raise
+            _wait_until_gone(identity, partial(self._api.containers, all=True), error)
+
+    def _remove_network(self, identity: str) -> None:
+        from docker.errors import APIError  # noqa: PLC0415
+
+        failure: Exception = DaemonStateError(f"it is still there {_GOING_TIMEOUT} s after it was removed")
+        try:
+            self._api.remove_network(identity)
+        except APIError as error:
+            if not self._has_swarm:
+                raise
+            failure = error
+        if self._has_swarm:  # It lets go of its networks only behind the back of all who asked it to.
+            _wait_until_gone(identity, self._api.networks, failure)
+
+    def _clean_images(self) -> None:
+        there = self._now.things["image"]
+        for tag, identity in self._before.tags.items():
+            if self._now.tags.get(tag) != identity:
+                if identity in there:
+                    self._attempt("image", tag, partial(self._name, identity, tag))
+                else:
+                    self.lost.add(tag)
+        named_before = set(self._before.tags.values())
+        came = self._came("image")
+        for tag, identity in self._now.tags.items():
+            if tag in self._before.tags or identity in came:
+                continue
+            if identity in named_before:
+                # Not its parents: what was there before stays, with a name or without.
+                self._attempt("image", tag, partial(self._api.remove_image, tag, force=True, noprune=True))
+            else:
+                self.refused.append(f"image {tag}: it is the only name of an image from before, which would go with it")
+        for identity in children_first(came, self._now.parents):
+            remove = partial(self._api.remove_image, identity, force=True, noprune=True)
+            self._attempt("image", came[identity], remove)
+
+    def _name(self, identity: str, tag: str) -> None:
+        repository, _, version = tag.rpartition(":")
+        self._api.tag(identity, repository, version)
+
+    def _prune_build_cache(self) -> None:
+        came = self._came("build cache")
+        if came:
+            # The engine takes one id only, and it is a regular expression for BuildKit:
+            # https://github.com/moby/moby/blob/v28.5.2/builder/builder-next/builder.go (toBuildkitPruneInfo)
+            prune = partial(self._api.prune_builds, filters={"id": f"^({'|'.join(came)})$"}, all=True)
+            self._attempt("build cache", f"({len(came)} records)", prune)
+
+
+def children_first(images: Iterable[str], parents: Mapping[str, str]) -> list[str]:
+    """Put images in an order in which each comes before the one that it was made on."""
+    left = dict.fromkeys(images)
+    order: list[str] = []
+    while left:
+        needed = {parents.get(one) for one in left}
+        leaves = [one for one in left if one not in needed]
+        order += leaves
+        for one in leaves:
+            del left[one]
+    return order
+
+
+def _wait_until_gone(identity: str, list_all: Callable[[], Iterable[Mapping[str, Any]]], failure: Exception) -> None:
+    deadline = time.monotonic() + _GOING_TIMEOUT
+    while any(one["Id"] == identity for one in list_all()):
+        if time.monotonic() > deadline:
+            raise failure
+        time.sleep(_EVERY)

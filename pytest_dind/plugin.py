@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if is_wanted(config):
         from .early import session_of  # noqa: PLC0415
         from .foresight import Foresight  # noqa: PLC0415
+        from .hindsight import Hindsight  # noqa: PLC0415
 
         session = session_of(config)
         config.pluginmanager.register(session, "dind-session")
         config.pluginmanager.register(Foresight(session), "dind-foresight")
+        config.pluginmanager.register(Hindsight(session), "dind-hindsight")
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
@@ -163,28 +164,28 @@ def dind_factory(_dind_session: Session, dind_settings: Settings) -> Callable[..
 
 
 @pytest.fixture(scope="session")
-def dind_build(_dind_session: Session, dind_daemon: Daemon) -> Callable[..., str]:
+def dind_build(pytestconfig: pytest.Config, _dind_session: Session, dind_daemon: Daemon) -> Callable[..., str]:
     """A callable that builds an image once for all workers, and across runs while nothing that it is made of changes.
 
     `dind_build(path, tag=…, dockerfile=…, buildargs=…, target=…, secrets=…)` returns the image's id when this worker's
     daemon has it. A relative path counts from pytest's root directory.
     """
+    hindsight: Any = pytestconfig.pluginmanager.get_plugin("dind-hindsight")
 
     def build(path: Path | str, **how: Any) -> str:
         __tracebackhide__ = True
-        return _dind_session.build(dind_daemon, path, **how)
+        with hindsight.lasting():
+            return _dind_session.build(dind_daemon, path, **how)
 
     return build
 
 
 @pytest.fixture
-def dind_clean(dind_client: docker.DockerClient) -> Iterator[None]:
-    """After the test, remove what it left in this worker's daemon: containers, images and tags, networks, volumes."""
-    from .cleaning import Snapshot  # noqa: PLC0415
-    from .errors import DindWarning  # noqa: PLC0415
+def dind_clean(dind_client: docker.DockerClient) -> None:
+    """After the test, remove what it left in this worker's daemon; `--dind-clean` does so after every test.
 
-    snapshot = Snapshot(dind_client)
-    yield
-    left = snapshot.clean()
-    if left:
-        warnings.warn(f"dind_clean could not remove: {'; '.join(left)}", DindWarning, stacklevel=1)
+    Containers in any state, images and their names, networks, volumes, what builds cached, plugins, a swarm or what
+    came into one. What was there when the test's first fixture of function scope was set up stays, and so does what
+    fixtures of wider scopes and `dind_build` bring later. A name that the test moved to another image leads back to its
+    own; images of --dind-preload and --dind-builds come back; other things from before that it removed do not.
+    """

@@ -58,6 +58,7 @@ class Settings:
     network: str | None = None
     port: tuple[int, ...] = ()
     environ: bool = False
+    clean: bool = False
     caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -217,6 +217,12 @@ OPTIONS = (
         marker=False,
     ),
     Option(
+        "clean",
+        checks.switch,
+        "After every test, remove what it left in the session daemon, as the fixture dind_clean does for one test.",
+        marker=False,
+    ),
+    Option(
         "caveats",
         checks.caveats,
         "What a caveat that applies here does: end the run (error), warn (default), or nothing (ignore); for one of "

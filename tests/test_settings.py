@@ -36,6 +36,7 @@ class Given(NamedTuple):
 
 
 MARK = {"mtu": 1300}
+SWITCHES = ("environ", "clean")
 GIVEN = [
     Given("image", "mark:1", "mark:1", "line:1", "line:1", "ini:1", "ini:1", "docker:dind"),
     Given("preload", [], (), "line:1", ("line:1",), "ini:1", ("ini:1",), ()),
@@ -113,8 +114,8 @@ def shown(value: Any) -> str:
 
 def test_these_tables_speak_of_every_option() -> None:
     # A switch has no value, and what a build says needs files; they have tests of their own.
-    assert {given.name for given in GIVEN} | {"environ", "builds"} == set(BY_NAME)
-    assert {bad[0] for bad in BAD} | {"environ"} == set(BY_NAME)
+    assert {given.name for given in GIVEN} | {*SWITCHES, "builds"} == set(BY_NAME)
+    assert {bad[0] for bad in BAD} | {*SWITCHES} == set(BY_NAME)
     assert [field.name for field in dataclasses.fields(Settings)] == [option.name for option in OPTIONS]
 
 
@@ -172,20 +173,20 @@ def test_dind_is_wanted_on_the_command_line_or_in_the_ini_file(
     result.assert_outcomes(passed=wanted, skipped=not wanted)
 
 
+@pytest.mark.parametrize("name", SWITCHES)
 @pytest.mark.parametrize(
-    ("ini", "arguments", "expected"),
-    [("", [], False), ("", ["--dind-environ"], True), ("dind_environ = true", [], True),
-     ("dind_environ = false", ["--dind-environ"], True), ("dind_environ = false", [], False)],
-)  # fmt: skip
-def test_environ_on_the_command_line_beats_the_ini_file(
-    ini: str, arguments: list[str], expected: bool, pytester: pytest.Pytester
+    ("ini", "on_line", "expected"),
+    [("", False, False), ("", True, True), ("= true", False, True), ("= false", True, True), ("= false", False, False)],
+)
+def test_a_switch_on_the_command_line_beats_the_ini_file(
+    name: str, ini: str, on_line: bool, expected: bool, pytester: pytest.Pytester
 ) -> None:
-    pytester.makeini(f"[pytest]\n{ini}")
+    pytester.makeini(f"[pytest]\ndind_{name} {ini}" if ini else "[pytest]")
     config = pytester.parseconfig()
-    if arguments:  # As if given: pytest itself would start a daemon for it.
-        config.option.dind_environ = True
+    if on_line:  # As if given: for --dind-environ, pytest itself would start a daemon.
+        setattr(config.option, f"dind_{name}", True)
     (settings,) = resolve(config)
-    assert settings.environ is expected
+    assert getattr(settings, name) is expected
 
 
 def test_environ_on_the_command_line_without_dind_is_one_usage_error(inner: InnerRun) -> None:
@@ -274,7 +275,7 @@ def test_paths_on_the_command_line_count_from_the_current_directory(pytester: py
 def test_an_empty_value_in_the_ini_file_or_the_environment_says_nothing(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytester.makeini("[pytest]\n" + "\n".join(f"{option.ini} =" for option in OPTIONS if option.name != "environ"))
+    pytester.makeini("[pytest]\n" + "\n".join(f"{option.ini} =" for option in OPTIONS if option.name not in SWITCHES))
     monkeypatch.setenv(IMAGE_VARIABLE, "")
     assert resolve(pytester.parseconfig()) == (Settings(),)
 
@@ -395,13 +396,13 @@ def test_a_bad_image_in_the_environment_is_named_so(inner: InnerRun, monkeypatch
     usage_error(result, f"pytest-dind: environment {IMAGE_VARIABLE}: 'two words' is not the name of an image")
 
 
-@pytest.mark.parametrize("option", ["dind", "dind_environ"])
+@pytest.mark.parametrize("option", ["dind", "dind_environ", "dind_clean"])
 def test_a_switch_in_the_ini_file_that_is_neither_true_nor_false_is_one_usage_error(
     option: str, inner: InnerRun
 ) -> None:
     inner.pytester.makeini(f"[pytest]\n{option} = maybe")
     inner.pytester.makepyfile("def test_it(): pass")
-    result = inner.run(*(["--dind"] if option == "dind_environ" else []))
+    result = inner.run(*(["--dind"] if option != "dind" else []))
     usage_error(result, f"pytest-dind: ini {option}: 'maybe' is neither true nor false")
 
 
@@ -523,7 +524,7 @@ def test_a_list_is_not_a_single_text(option: Option) -> None:
             Settings(**{option.name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["image", "preload", "daemon_arg", "mount", "keep", "start_timeout", "environ"])
+@pytest.mark.parametrize("name", ["image", "preload", "daemon_arg", "mount", "keep", "start_timeout", *SWITCHES])
 def test_none_is_no_value_for_what_must_have_one(name: str) -> None:
     with pytest.raises(SettingsError):
         Settings(**{name: None})  # type: ignore[arg-type]

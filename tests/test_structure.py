@@ -32,6 +32,7 @@ KNOW_PYTEST = {
     "evidence",
     "foresight",
     "heed",
+    "hindsight",
     "hooks",
     "live",
     "options",

@@ -1,0 +1,105 @@
+"""What is in a daemon at one moment, read with one question for each kind of thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .host import listed_name
+
+#: dockerd makes them anew each time that it starts, and nobody can remove them.
+_PREDEFINED = {"bridge", "host", "none"}
+#: What the engine lists of names where an image has none.
+_NO_NAME = "<none>:<none>"
+#: From here on it says what builds have cached without counting what containers and volumes take on the disk.
+_DF_BY_TYPE = (1, 42)
+
+
+@dataclass
+class Inventory:
+    """What there is: of each kind, ids and what people call them."""
+
+    things: dict[str, dict[str, str]]
+    #: Names of images, and which image each is.
+    tags: dict[str, str] = field(default_factory=dict)
+    #: Of images that the classic builder made, the one that each was made on.
+    parents: dict[str, str] = field(default_factory=dict)
+    #: The id of the swarm that it manages; for another member of one, what it says of that; empty outside of any.
+    swarm: str = ""
+
+    @classmethod
+    def of(cls, api: Any) -> Inventory:
+        """Ask a daemon.
+
+        :raises OSError: it does not answer, or with an error.
+        """
+        images = api.images(all=True)
+        swarm, is_manager = _swarm(api)
+        return cls(
+            things={
+                **({kind: dict(list_all(api)) for kind, list_all in _OF_SWARM.items()} if is_manager else {}),
+                "container": {one["Id"]: listed_name(one) for one in api.containers(all=True)},
+                "image": {one["Id"]: _shown(one) for one in images},
+                "network": {one["Id"]: one["Name"] for one in api.networks() if one["Name"] not in _PREDEFINED},
+                "volume": {one["Name"]: one["Name"] for one in api.volumes()["Volumes"] or ()},
+                "plugin": {one["Id"]: one["Name"] for one in api.plugins()},
+                "build cache": {one["ID"]: one["ID"] for one in _build_cache(api)},
+            },
+            tags={tag: one["Id"] for one in images for tag in _tags(one)},
+            parents={one["Id"]: one["ParentId"] for one in images if one["ParentId"]},
+            swarm=swarm,
+        )
+
+    def came_since(self, before: Inventory, kind: str) -> dict[str, str]:
+        """Return what of a kind was not there before."""
+        known = before.things.get(kind, {})
+        return {one: name for one, name in self.things.get(kind, {}).items() if one not in known}
+
+    def add_what_came(self, before: Inventory, after: Inventory) -> None:
+        """Take what came between two others for what was there from the first."""
+        for kind in after.things:
+            self.things.setdefault(kind, {}).update(after.came_since(before, kind))
+        self.tags.update({tag: one for tag, one in after.tags.items() if before.tags.get(tag) != one})
+        if after.swarm != before.swarm:
+            self.swarm = after.swarm
+
+
+def _tags(image: Mapping[str, Any]) -> list[str]:
+    return [tag for tag in image["RepoTags"] or () if tag != _NO_NAME]
+
+
+def _shown(image: Mapping[str, Any]) -> str:
+    return next(iter(_tags(image)), str(image["Id"]).removeprefix("sha256:")[:12])
+
+
+def _specified(things: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    return ((one["ID"], one["Spec"]["Name"]) for one in things)
+
+
+_OF_SWARM: dict[str, Callable[[Any], Iterator[tuple[str, str]]]] = {
+    "service": lambda api: _specified(api.services()),
+    "secret": lambda api: _specified(api.secrets()),
+    "config": lambda api: _specified(api.configs()),
+}
+
+
+def _swarm(api: Any) -> tuple[str, bool]:
+    """Return the id of the daemon's swarm, or what it says of one that it cannot ask; and whether it can."""
+    from docker.errors import APIError  # noqa: PLC0415
+
+    try:
+        return api.inspect_swarm()["ID"], True
+    except APIError as error:
+        said = str(error.explanation)
+        # `docker info` would say it too, and first asks runc and others for their versions.
+        return ("" if "docker swarm init" in said else said), False
+
+
+def _build_cache(api: Any) -> list[Mapping[str, Any]]:
+    version = tuple(map(int, api.api_version.split(".")))
+    if version < _DF_BY_TYPE:
+        return api.df()["BuildCache"] or []
+    answer = api.get(f"{api.base_url}/v{api.api_version}/system/df", params={"type": "build-cache"})
+    answer.raise_for_status()
+    return answer.json()["BuildCache"] or []

@@ -1,0 +1,315 @@
+"""What a test leaves in its worker's daemon is gone after it, and nothing else; what would not go is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_dind import Daemon, Settings
+from pytest_dind.cleaning import Cleaning
+from pytest_dind.inventory import Inventory
+
+from .conftest import IMAGE, MATRIX, InnerRun, wait_until
+
+pytestmark = pytest.mark.once
+
+NO_XDIST = ("-p", "no:xdist")
+
+
+# -- in a daemon
+
+
+def is_there(daemon: Daemon) -> tuple[dict[str, dict[str, str]], dict[str, str], str]:
+    """All that is in a daemon, whatever else is known of it."""
+    found = Inventory.of(daemon.client.api)
+    return found.things, found.tags, found.swarm
+
+
+def cleaned(daemon: Daemon, before: Inventory) -> Cleaning:
+    cleaning = Cleaning(daemon.client.api, before)
+    cleaning.run()
+    return cleaning
+
+
+def build(daemon: Daemon, kit: int, *lines: str, tag: str = "") -> str:
+    """Build an image beside the daemon, with BuildKit or by the classic builder; return its id."""
+    script = 'mkdir -p /w && printf "%s\\n" "$@" >/w/Dockerfile && docker build -q $TAG /w'
+    argv = ["env", f"DOCKER_BUILDKIT={kit}", f"TAG={tag and f'--tag={tag}'}", "sh", "-c", script, "sh", *lines]
+    code, output = daemon.exec(argv)
+    assert code == 0, output
+    return output.split()[-1]
+
+
+def leave(daemon: Daemon, busybox: str, name: str, base: str) -> None:
+    """Leave something of everything: containers in all states, what they use, and images of all origins."""
+    client = daemon.client
+    client.networks.create(f"{name}-net")
+    volumes = {f"{name}-vol": {"bind": "/v"}, f"{name}-vol2": {"bind": "/w"}}
+    client.volumes.create(f"{name}-vol")
+    paused = client.containers.run(
+        busybox, "sleep 1000", name=f"{name}-paused", detach=True, network=f"{name}-net", volumes=volumes
+    )
+    paused.pause()  # On cgroup v1 it does not even die of SIGKILL.
+    client.containers.run(busybox, "touch /x", name=f"{name}-ran")
+    client.containers.get(f"{name}-ran").commit(name, "committed")
+    client.containers.create(f"{name}:committed", name=f"{name}-made", volumes=["/anonymous"])
+    client.containers.run(
+        busybox, "false", name=f"{name}-again", detach=True, restart_policy={"Name": "always"}
+    )  # as soon as it ends
+    client.images.get(busybox).tag(name, "tag")
+    build(daemon, 1, f"FROM {busybox}", f"RUN echo {name} >/kit", tag=f"{name}:kit")
+    build(daemon, 0, f"FROM {base}", f"RUN echo {name} >/classic", "RUN true", tag=f"{name}:classic")
+
+
+ENGINES = {
+    "default": (IMAGE, None),
+    **{image.rpartition(":")[2]: (image, None) for image in MATRIX if ":20." in image},
+    **{
+        f"{image.rpartition(':')[2]}-containerd": (image, {"features": {"containerd-snapshotter": True}})
+        for image in MATRIX
+        if ":28." in image
+    },
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_all_that_came_goes_and_all_that_was_there_stays(
+    engine: str, busybox: str, version_of: Callable[[str], str]
+) -> None:
+    image, config = ENGINES[engine]
+    version_of(image)
+    with Daemon.start(Settings(image=image, config=config, preload=(busybox,))) as daemon:
+        nameless = build(daemon, 0, f"FROM {busybox}", "RUN touch /nameless")
+        leave(daemon, busybox, "before", base=busybox)
+        before, there = Inventory.of(daemon.client.api), is_there(daemon)
+
+        leave(daemon, busybox, "during", base=nameless)
+        daemon.client.images.get("during:kit").tag("before", "kit")
+        daemon.client.images.get(busybox).tag("before", "committed")
+        daemon.client.images.remove("before:tag")
+        now = Inventory.of(daemon.client.api)
+        came = {kind: len(now.came_since(before, kind)) for kind in now.things}
+        assert came == {**came, "container": 4, "network": 1, "volume": 3, "plugin": 0}
+        assert came["image"] >= 3
+        assert came["build cache"] >= 1
+
+        cleaning = cleaned(daemon, before)
+        assert (cleaning.refused, cleaning.lost) == ([], set())
+        assert is_there(daemon) == there
+        assert daemon.client.containers.get("before-paused").status == "paused"
+        assert daemon.client.containers.run("before:kit", "cat /kit") == b"before\n"
+
+
+@pytest.fixture(scope="module")
+def own(busybox: str) -> Iterator[Daemon]:
+    """A daemon for the tests of this module, each of which cleans it."""
+    with Daemon.start(Settings(image=IMAGE, preload=(busybox,))) as started:
+        yield started
+
+
+@pytest.fixture
+def as_before(own: Daemon) -> Iterator[Inventory]:
+    """What is there before the test; fails when it is not the same afterwards."""
+    there = is_there(own)
+    yield Inventory.of(own.client.api)
+    assert is_there(own) == there
+
+
+def serve(daemon: Daemon, busybox: str, name: str) -> None:
+    """Have a service run in the daemon's swarm, with a network, a secret and a config of its own."""
+    api: Any = daemon.client.api
+    services: Any = daemon.client.services
+    daemon.client.networks.create(f"{name}-net", driver="overlay")
+    daemon.client.secrets.create(name=f"{name}-secret", data=b"x")
+    daemon.client.configs.create(name=f"{name}-config", data=b"x")
+    service = services.create(busybox, "sleep 1000", name=name, networks=[f"{name}-net"])
+    wait_until(
+        lambda: any(one["Status"]["State"] == "running" for one in service.tasks()),
+        lambda: json.dumps(service.tasks(), default=str),
+    )
+    assert api.containers(filters={"name": name})
+
+
+def test_a_swarm_that_came_is_left_with_all_that_is_in_it(own: Daemon, busybox: str, as_before: Inventory) -> None:
+    own.client.swarm.init(advertise_addr=own.ip, listen_addr=f"{own.ip}:2377")
+    serve(own, busybox, "web")
+    assert cleaned(own, as_before).refused == []
+    assert own.client.info()["Swarm"]["LocalNodeState"] == "inactive"
+
+
+def test_of_a_swarm_that_was_there_only_what_came_into_it_goes(own: Daemon, busybox: str, as_before: Inventory) -> None:
+    own.client.swarm.init(advertise_addr=own.ip, listen_addr=f"{own.ip}:2377")
+    serve(own, busybox, "before")
+    before, there = Inventory.of(own.client.api), is_there(own)
+    serve(own, busybox, "during")
+    assert cleaned(own, before).refused == []
+    assert is_there(own) == there
+    cleaned(own, as_before)
+
+
+def test_a_plugin_that_came_goes(own: Daemon, tmp_path: Path, as_before: Inventory) -> None:
+    (tmp_path / "rootfs").mkdir()
+    interface = {"socket": "x.sock", "types": ["docker.volumedriver/1.0"]}
+    (tmp_path / "config.json").write_text(json.dumps({"entrypoint": ["/x"], "interface": interface}))
+    assert own.client.api.create_plugin("mine:latest", str(tmp_path))
+    assert Inventory.of(own.client.api).came_since(as_before, "plugin")
+    assert cleaned(own, as_before).refused == []
+
+
+def test_what_somebody_else_is_removing_is_waited_for(own: Daemon, busybox: str, as_before: Inventory) -> None:
+    for number in range(4):
+        own.client.containers.run(busybox, "sleep 1000", detach=True, remove=True, name=f"c{number}", volumes=["/v"])
+        own.client.containers.get(f"c{number}").kill()
+    assert cleaned(own, as_before).refused == []
+
+
+def test_what_would_not_go_is_named_with_the_reason(own: Daemon, busybox: str, as_before: Inventory) -> None:
+    nameless = build(own, 0, f"FROM {busybox}", "RUN touch /nameless")
+    own.client.containers.create(busybox, name="before")
+    before = Inventory.of(own.client.api)
+    own.client.images.get(nameless).tag("named", "late")
+    own.client.networks.create("mine").connect("before")
+    own.client.containers.get("before").start()
+    image, network = cleaned(own, before).refused
+    assert image == "image named:late: it is the only name of an image from before, which would go with it"
+    assert network.startswith("network mine: ")
+    assert "has active endpoints" in network
+    assert nameless in Inventory.of(own.client.api).things["image"]
+    cleaned(own, as_before)
+
+
+# -- in a run
+
+
+def test_dind_clean_removes_what_the_test_left_and_nothing_else(inner: InnerRun, busybox: str) -> None:
+    inner.pytester.makepyfile(
+        f"""
+        import pytest
+
+        IMAGE = {busybox!r}
+
+        def everything(client):
+            containers, volumes = client.containers.list(all=True), client.volumes.list()
+            return sorted(one.name for one in containers) + sorted(one.name for one in volumes)
+
+        def leave(client, name):
+            client.containers.run(IMAGE, "sleep 1000", name=name, detach=True, volumes=[f"{{name}}-vol:/v"])
+
+        @pytest.fixture
+        def removes_its_own(dind_client):
+            leave(dind_client, "own")
+            yield
+            dind_client.containers.get("own").remove(force=True)  # It must still be there.
+
+        @pytest.fixture(scope="session")
+        def late(dind_client):
+            leave(dind_client, "late")
+
+        @pytest.fixture(scope="module", autouse=True)
+        def module(dind_client):
+            leave(dind_client, "module")
+
+        def test_before(dind_client):
+            leave(dind_client, "before")
+
+        @pytest.mark.parametrize("fails", [False, True])
+        def test_leaves(dind_client, removes_its_own, dind_clean, request, fails):
+            leave(dind_client, "during")
+            request.getfixturevalue("late")
+            assert not fails
+
+        def test_after(dind_client):
+            assert everything(dind_client) == ["before", "late", "module", "before-vol", "late-vol", "module-vol"]
+
+        def test_asks_for_it_in_the_middle(dind_client, request):
+            leave(dind_client, "stays")
+            request.getfixturevalue("dind_clean")
+            leave(dind_client, "goes")
+
+        def test_and_it_counts_from_there(dind_client):
+            assert everything(dind_client)[:4] == ["before", "late", "module", "stays"]
+            assert "goes-vol" not in everything(dind_client)
+        """
+    )
+    result = inner.run("--dind", f"--dind-preload={busybox}", *NO_XDIST, "-W", "error")
+    result.assert_outcomes(passed=5, failed=1)
+
+
+def test_with_the_ini_value_every_test_that_uses_the_daemon_is_cleaned_after(inner: InnerRun, busybox: str) -> None:
+    inner.pytester.makeini("[pytest]\ndind_clean = true\ndind_builds = built:1 app")
+    app = inner.pytester.mkdir("app")
+    (app / "Dockerfile").write_text(f"FROM {busybox}\nRUN touch /app\n")
+    inner.pytester.makepyfile(
+        test_none="def test_that_needs_no_daemon(tmp_path, request): pass",
+        test_some=f"""
+        import subprocess
+        import pytest
+
+        IMAGE = {busybox!r}
+
+        @pytest.fixture(scope="session", autouse=True)
+        def kept(request):
+            request.getfixturevalue("dind_client").volumes.create("kept")
+
+        def test_by_name(request):
+            request.getfixturevalue("dind_client").containers.create(IMAGE)
+
+        def test_by_command(dind_env):
+            subprocess.run(["docker", "run", "-v", "/v", IMAGE, "true"], env=dind_env, check=True)
+
+        def test_builds(dind_build, dind_client):
+            dind_build("app", tag="app:1")
+            dind_client.images.get("app:1").tag(IMAGE)
+            dind_client.images.get("app:1").tag("app:2")
+
+        def test_prunes(dind_client):
+            found = [tag for image in dind_client.images.list() for tag in image.tags]
+            assert sorted(found) == sorted([IMAGE, "app:1", "built:1"])
+            with pytest.raises(Exception, match="No such file"):
+                dind_client.containers.run(IMAGE, "ls /app", stderr=True)
+            for image in dind_client.images.list():
+                dind_client.images.remove(image.id, force=True)
+
+        def test_finds_all_that_is_not_a_tests(dind_client):
+            assert sorted(image.tags for image in dind_client.images.list()) == sorted([[IMAGE], ["built:1"]])
+            assert dind_client.containers.list(all=True) == []
+            assert [volume.name for volume in dind_client.volumes.list()] == ["kept"]
+
+        def test_breaks_it(dind_daemon):
+            dind_daemon.client.volumes.create("during")
+            dind_daemon.exec(["sh", "-c", "kill -9 $(pidof dockerd)"])
+
+        def test_gets_a_new_one(dind_client):
+            assert dind_client.volumes.list() == []
+        """,
+    )
+    wanted = ("--dind", f"--dind-preload={busybox}", *NO_XDIST, "-W", "error")
+    result = inner.run(*wanted, "test_none.py")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("dind: * started *")
+    result = inner.run(*wanted)
+    result.assert_outcomes(passed=8)
+
+
+def test_a_warning_says_which_test_left_what_and_why_it_is_still_there(inner: InnerRun, busybox: str) -> None:
+    inner.pytester.makepyfile(
+        f"""
+        def test_before(dind_client):
+            dind_client.containers.create({busybox!r}, name="before")
+
+        def test_it(dind_client, dind_clean):
+            network = dind_client.networks.create("mine")
+            network.connect("before")
+            dind_client.containers.get("before").start()
+        """
+    )
+    result = inner.run("--dind", f"--dind-preload={busybox}", *NO_XDIST)
+    result.assert_outcomes(passed=2, warnings=1)
+    left = (
+        "all that *::test_it left in pytest-dind-*, and the tests that follow will find it: network mine: *endpoints*"
+    )
+    result.stdout.fnmatch_lines([f"*DindWarning: dind_clean could not remove {left}"])
