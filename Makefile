@@ -15,11 +15,14 @@ demo:  ## Run examples/ on two workers, each with a Docker of its own, and show 
 	.ci/setup
 	$(WITH_IMAGES) $(PYTHON_IN_VENV) .ci/docker_api.py left $(PYTEST) --dind -n 2 -v examples/
 
+# Some hundred tests run pytest or a script in processes of their own, which would compile the package each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 test:  ## Run the suite twice, without xdist and with it, on every engine that this machine can make
 	.ci/setup --matrix
 	$(WITH_IMAGES) { failed=0; \
 		$(PYTEST) --durations=15 -p no:xdist -m "not once" || failed=1; \
-		$(PYTEST) --durations=15 -n 2 || failed=1; \
+		$(PYTEST) --durations=15 -n 2 --dist=worksteal || failed=1; \
 		exit $$failed; }
 
 test-vm:  ## Run the heart of the suite in a virtual machine: cgroup v2, systemd, AppArmor

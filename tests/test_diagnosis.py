@@ -7,6 +7,8 @@ import pytest
 
 from pytest_dind.diagnosis import Diagnosis, diagnose
 
+pytestmark = pytest.mark.once
+
 #: Provoked with dockerd 20.10.24, 26.1.5 and 28.5.2 on a cgroup v1 host; lines in between are left out.
 PROVOKED = [
     pytest.param(

@@ -14,6 +14,8 @@ from pytest_dind.labels import ROLE
 
 from .conftest import InnerRun
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def engine(image: str, busybox: str) -> Iterator[Daemon]:

@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import InnerRun
 
+pytestmark = pytest.mark.once
+
 #: Reads through a bind mount what the test wrote, and lets the container write what the test reads.
 BOTH_WAYS = """
     import subprocess

@@ -25,6 +25,7 @@ pytestmark = [
         not (ROOT / "pyproject.toml").exists(), reason="the tests run on an installed package, without its source tree"
     ),
     pytest.mark.skipif(find_spec("hatchling") is None, reason="hatchling, which builds the package, is not installed"),
+    pytest.mark.once,
 ]
 
 #: Nothing is fetched: hatchling is one of the packages for tests.
@@ -78,11 +79,12 @@ def metadata(wheel: Path) -> Message:
 
 def new_environment(folder: Path, what: Path) -> Path:
     """Install something into a new virtual environment; return its Python. What it depends on comes from ours."""
-    run(sys.executable, "-m", "venv", folder)
+    run(sys.executable, "-m", "venv", "--without-pip", folder)  # to install one there takes longer than all the rest
     python = folder / "bin" / "python"
     ours = os.pathsep.join(dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
     # With the build backend from ours, and without a look at the package that is there too.
-    run(python, "-m", "pip", "install", *OFFLINE, "--ignore-installed", what, PYTHONPATH=ours)
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    run(*pip, "install", *OFFLINE, "--ignore-installed", what, PYTHONPATH=ours)
     site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'), end='')")
     # Ours may have this package too, as an editable one: by a file of its own, which a path in another is not read for.
     (Path(site) / "dependencies.pth").write_text(ours.replace(os.pathsep, "\n") + "\n")

@@ -25,6 +25,8 @@ from pytest_dind.transport import UnixSocket
 from .conftest import InnerRun, wait_until
 from .processes import Spawned
 
+pytestmark = pytest.mark.once
+
 NO_DAEMON = "def test_without_daemon(): pass"
 
 #: Another owner: makes one of each thing with its labels, and waits to be killed.

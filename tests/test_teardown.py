@@ -19,6 +19,8 @@ from pytest_dind.labels import HOST, LEASE, OURS, RUN, WORKER
 from .conftest import InnerRun, wait_until
 from .processes import Spawned, is_running
 
+pytestmark = pytest.mark.once
+
 WAITS = """
     import pathlib, time
 

@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import InnerRun
 
+pytestmark = pytest.mark.once
+
 #: Writes down who used which daemon, and whose daemons were on the host engine at that moment.
 CONFTEST = """
     import json, os, pathlib
