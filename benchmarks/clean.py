@@ -1,4 +1,4 @@
-"""Cleaning a daemon after a test: what `dind_clean` takes, beside removing the same things by hand with force."""
+"""Between two tests: what `dind_clean` takes, beside removing the same things by hand with force; and the check-up."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ ROUNDS = 10
 CONTAINERS = 3
 MOST_SECONDS_MORE = 0.25
 MOST_SECONDS_IDLE = 0.1
+MOST_SECONDS_CHECKUP = 0.005
 
 OURS = "dind_clean: both looks, and removal"
 BY_HAND = "docker-py, by hand: remove(force=True, v=True)"
 IDLE = "dind_clean after a test that left nothing"
+CHECKUP = "without it: whether the daemon is good for the next test"
 
 
 def run() -> Table:
     """Measure all three in one daemon."""
     with Daemon.start(Settings(image=IMAGE, preload=(TEST_IMAGE,))) as daemon:
+        daemon.watch()
         subjects = {
             OURS: partial(_seconds_of_ours, daemon, leave),
             BY_HAND: partial(_seconds_by_hand, daemon.client),
             IDLE: partial(_seconds_of_ours, daemon, lambda _: None),
+            CHECKUP: partial(_seconds_of_checkup, daemon),
         }
         samples = side_by_side(ROUNDS, subjects)
 
@@ -48,6 +52,9 @@ def run() -> Table:
     idle = statistics.median(samples[IDLE])
     promise = f"under {in_milliseconds(MOST_SECONDS_IDLE)} with nothing to do, median"
     table.limits.append(Limit(promise, in_milliseconds(idle), idle < MOST_SECONDS_IDLE))
+    checkup = statistics.median(samples[CHECKUP])
+    promise = f"the check-up between tests under {in_milliseconds(MOST_SECONDS_CHECKUP)}, median"
+    table.limits.append(Limit(promise, in_milliseconds(checkup), checkup < MOST_SECONDS_CHECKUP))
     return table
 
 
@@ -89,3 +96,11 @@ def _seconds_by_hand(client: DockerClient) -> float:
     client.networks.get("bench-net").remove()
     client.volumes.get("bench-vol").remove(force=True)
     return time.monotonic() - begin
+
+
+def _seconds_of_checkup(daemon: Daemon) -> float:
+    begin = time.monotonic()
+    complaint = daemon.checkup.complaint()
+    seconds = time.monotonic() - begin
+    assert not complaint, complaint
+    return seconds

@@ -27,6 +27,7 @@ STORE_ROOT = "/pytest-dind-store"
 BOOT = "/pytest-dind-boot.sh"
 #: What boot.sh reads in.
 NETWORK = "/pytest-dind-network.sh"
+FIT = "/pytest-dind-fit.sh"
 #: The first who attaches is the owner, and when it goes, the input ends.
 _LIFELINE = ("AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce")
 #: Bytes of log that the host engine keeps of a daemon; ours comes over the lifeline.
@@ -91,7 +92,7 @@ def boot_archive() -> bytes:
     """Return what is put into the container before it starts: our scripts, as the tar file that the engine takes."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, place in (("boot.sh", BOOT), ("network.sh", NETWORK)):
+        for name, place in (("boot.sh", BOOT), ("network.sh", NETWORK), ("fit.sh", FIT)):
             script = Path(__file__).with_name(name).read_bytes()
             entry = tarfile.TarInfo(place.lstrip("/"))
             entry.size = len(script)

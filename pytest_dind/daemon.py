@@ -11,7 +11,7 @@ from typing import Any
 
 from . import route
 from .build import Build
-from .container import BaseTemp, Storage
+from .container import DATA_ROOT, BaseTemp, Storage
 from .endpoint import Endpoint
 from .errors import DaemonStateError
 from .host import HostEngine
@@ -91,6 +91,12 @@ class Daemon(Endpoint):
         """
         self._end()
         self._begin()
+        if self.checkup.watches:
+            self.watch()
+
+    def watch(self) -> None:
+        """Have the daemon checked up against what it is now; nobody waits for it."""
+        self.checkup.watch(next(self.settings.told("data-root"), DATA_ROOT))
 
     def stop(self, *, hand_back: bool = True) -> None:
         """Remove the daemon and everything in it; no error when that has been done already.

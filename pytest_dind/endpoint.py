@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import inside
+from .checkup import Checkup
 from .environment import variables, without_misleading
 from .errors import DaemonStateError
 from .host import HostEngine
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 #: Seconds that `client` waits for an answer; a build or a load is silent for long.
 CLIENT_TIMEOUT = 600
-#: Seconds after which a daemon that does not answer counts as broken; a busy one takes some.
-ALIVE_TIMEOUT = 10
 
 
 class Endpoint:
@@ -32,6 +31,8 @@ class Endpoint:
     def __init__(self, engine: HostEngine, life: Life) -> None:
         self.engine = engine
         self._life = life
+        #: Whether it is good for further tests.
+        self.checkup = Checkup(life)
         self._client: docker.DockerClient | None = None
         self._env: dict[str, str] = {}
 
@@ -122,14 +123,8 @@ class Endpoint:
 
     @property
     def alive(self) -> bool:
-        """Whether it serves, asked for real: it answers within 10 seconds."""
-        if self.ended:
-            return False
-        try:
-            self._life.transport.ping(ALIVE_TIMEOUT)
-        except OSError:  # nobody listens, or the daemon hangs
-            return False
-        return True
+        """Whether it serves, asked for real: it answers within 5 seconds."""
+        return not self.ended and self.checkup.why_silent() is None
 
     # -- what can be asked of it
 

@@ -82,7 +82,7 @@ def _daemons(surroundings: Surroundings, settings: Settings, base_temp: BaseTemp
         "mounts": tuple(f"--dind-mount={path}" for path in settings.mount),
         "unseen_paths": tuple(str(path) for path in paths if surroundings.translate(path) is None),
         "unlimited": tuple(f"--dind-{name}" for name in ("memory", "cpus") if getattr(settings, name) is None),
-        "storage_driver": next(_told(settings, "storage-driver"), ""),
+        "storage_driver": next(settings.told("storage-driver"), ""),
         "data_on_overlay": _data_on_overlay(surroundings, settings),
         "inner_subnets": tuple(_inner_subnets(settings)),
     }
@@ -155,18 +155,11 @@ def _subnets(networks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from (one["Subnet"] for one in (network.get("IPAM") or {}).get("Config") or () if one.get("Subnet"))
 
 
-def _told(settings: Settings, key: str) -> Iterator[str]:
-    """Yield what dockerd is told of a key: as an argument, or in daemon.json."""
-    yield from (argument.partition("=")[2] for argument in settings.daemon_arg if argument.startswith(f"--{key}="))
-    if isinstance(value := (settings.config or {}).get(key), str):
-        yield value
-
-
 def _inner_subnets(settings: Settings) -> Iterator[str]:
-    pools = [match[1] for pool in _told(settings, "default-address-pool") if (match := re.search("base=([^,]+)", pool))]
+    pools = [match[1] for pool in settings.told("default-address-pool") if (match := re.search("base=([^,]+)", pool))]
     listed = (settings.config or {}).get("default-address-pools") or ()
     pools += [str(pool.get("base", "")) for pool in listed if isinstance(pool, Mapping)]
-    for subnet in (*_told(settings, "bip"), *pools):
+    for subnet in (*settings.told("bip"), *pools):
         try:
             ip_network(subnet, strict=False)
         except ValueError:  # dockerd says what is wrong with it
@@ -175,7 +168,7 @@ def _inner_subnets(settings: Settings) -> Iterator[str]:
 
 
 def _data_on_overlay(surroundings: Surroundings, settings: Settings) -> str:
-    for told in _told(settings, "data-root"):
+    for told in settings.told("data-root"):
         if not any(Path(told).is_relative_to(kept) for kept in (Path(DATA_ROOT), *settings.mount)):
             return f"--data-root={told} is in no volume"
     info = surroundings.engine.info

@@ -49,9 +49,20 @@ class Hindsight:
             return (yield)
         with self.lasting():
             result = yield
+        self._note_lasting()
         if fixturedef.argname == "dind_daemon" and self._has_begun:  # asked for by name, in the middle
             self._begin()
         return result
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[object]) -> None:
+        """Hear of the end of a fixture of wider scope, which may have put back what it had changed."""
+        if fixturedef.scope != "function":
+            self._note_lasting()
+
+    def _note_lasting(self) -> None:
+        daemon = self._session.runtime.session
+        if daemon is not None:
+            daemon.checkup.note_config()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:

@@ -20,6 +20,8 @@ MOST_LOG = 4 * 1024 * 1024
 MOST_LINE = 64 * 1024
 #: The engine's frame: stream, three zeros, length. https://docs.docker.com/reference/api/engine/#tag/Container/operation/ContainerAttach
 _HEADER = 8
+#: What an answer of boot.sh begins with.
+_ANSWER = b"pytest-dind: fit "
 
 _open: weakref.WeakSet[Lifeline] = weakref.WeakSet()
 
@@ -41,6 +43,8 @@ class Lifeline:
         self._partial = b""
         self._changed = threading.Condition()
         self._ended = False
+        self._asked = 0
+        self._answers: dict[str, str] = {}
         self._copy = _opened(copy) if copy else None
         self._reader = threading.Thread(target=self._read, name=f"{name} log", daemon=True)
         _open.add(self)
@@ -62,6 +66,18 @@ class Lifeline:
             self._socket.sendall(os.fsencode(word.replace("\n", " ") + "\n"))
         except OSError:  # the container ended meanwhile
             pass
+
+    def ask(self, question: str) -> str:
+        """Ask boot.sh something; return the number with which `answer` waits for what it says to that."""
+        self._asked += 1
+        self.say(f"{question} {self._asked}")
+        return str(self._asked)
+
+    def answer(self, number: str, timeout: float) -> str | None:
+        """Return the answer to a question; None if it has not come after `timeout` seconds, or the container ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or number in self._answers, timeout)
+            return self._answers.pop(number, None)
 
     def let_go(self) -> None:
         """End the container's input, and so the container; its log can still be read."""
@@ -98,6 +114,8 @@ class Lifeline:
         try:
             while header := self._exactly(_HEADER):
                 data = self._exactly(int.from_bytes(header[4:], "big"))
+                if _ANSWER in data:
+                    data = self._without_answers(data)
                 self._write(data)
                 self._add(data)
         except OSError:  # closed under the reader, or the host engine went away
@@ -108,6 +126,17 @@ class Lifeline:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+    def _without_answers(self, data: bytes) -> bytes:
+        """Hear the answers in what boot.sh said, each of which it wrote at once; they are not of the daemon's log."""
+        lines = data.splitlines(keepends=True)
+        for line in lines:
+            if line.startswith(_ANSWER):
+                number, _, said = line[len(_ANSWER) :].decode(errors="replace").partition(" ")
+                with self._changed:
+                    self._answers[number] = said.strip()
+                    self._changed.notify_all()
+        return b"".join(line for line in lines if not line.startswith(_ANSWER))
 
     def _exactly(self, count: int) -> bytes:
         data = b""

@@ -105,7 +105,8 @@ def summary(news: Sequence[Mapping[str, Any]], removed: Swept, stores: Kept) -> 
         lines.append(f"dind: {stores}")
     for one in news:
         if "replaced" in one:
-            lines.append(f"dind: the session daemon {one['replaced']} was replaced: {one['after']} broke it")
+            what = f"{one['after']} broke it ({one['complaint']})"
+            lines.append(f"dind: the session daemon {one['replaced']} was replaced: {what}")
         if "kept" in one:
             lines.append(f"dind: kept {one['kept']}: export {one['export']}")
             lines.append(f"dind:   remove it with: docker rm -fv {one['kept']}")

@@ -64,6 +64,7 @@ class Runtime:
         if self.session is not None:
             self.stop(self.session)
         self.session = self._hold(self._early_or_new(settings))
+        self.session.watch()
         self._session_settings = settings
         wanted, self._wanted = self._wanted, ()
         self.want(wanted)
@@ -158,9 +159,10 @@ class Runtime:
 
         :param broken_by: The test that used it last.
         """
-        if self.session is None or self.session.alive:
-            return ""
         daemon = self.session
+        complaint = daemon.checkup.complaint() if daemon is not None else ""
+        if daemon is None or not complaint:
+            return ""
         preload = tuple(dict.fromkeys((*daemon.settings.preload, *self._wanted)))
         daemon.settings = dataclasses.replace(daemon.settings, preload=preload)
         daemon.restart()
@@ -168,10 +170,8 @@ class Runtime:
             self._environ.undo()
             self._environ = Patched(daemon.env)
         self.news.append({"started": daemon.name, "seconds": daemon.start_seconds})
-        self.news.append({"replaced": daemon.name, "after": broken_by})
-        return (
-            f"the session daemon {daemon.name} no longer answered after {broken_by}; this is a new one in its place\n"
-        )
+        self.news.append({"replaced": daemon.name, "after": broken_by, "complaint": complaint})
+        return f"{broken_by} broke the session daemon {daemon.name}: {complaint}; this is a new one in its place\n"
 
     # -- all daemons
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,12 @@ class Settings:
         builds = [one for one in wanted if isinstance(one, Build)]
         others = [_BY_NAME["preload"].parse(one, where) for one in wanted if not isinstance(one, Build)]
         return dataclasses.replace(self, preload=(*self.preload, *others), builds=(*self.builds, *builds))
+
+    def told(self, key: str) -> Iterator[str]:
+        """Yield what dockerd is told of a key: in an argument, or in daemon.json."""
+        yield from (argument.partition("=")[2] for argument in self.daemon_arg if argument.startswith(f"--{key}="))
+        if isinstance(value := (self.config or {}).get(key), str):
+            yield value
 
     @property
     def privileged(self) -> bool:

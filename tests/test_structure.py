@@ -16,7 +16,7 @@ import pytest
 
 import pytest_dind
 from pytest_dind import errors
-from pytest_dind.container import BOOT, NETWORK, boot_archive
+from pytest_dind.container import BOOT, FIT, NETWORK, boot_archive
 
 pytestmark = pytest.mark.once
 
@@ -198,7 +198,7 @@ def test_what_runs_in_the_container_is_a_posix_shell_script(script: Path) -> Non
     assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("script", [BOOT, NETWORK])
+@pytest.mark.parametrize("script", [BOOT, NETWORK, FIT])
 def test_what_runs_in_the_container_is_a_script_for_busybox_as_well(
     host: docker.DockerClient, busybox: str, script: str
 ) -> None:

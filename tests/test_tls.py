@@ -407,7 +407,9 @@ def test_a_daemon_that_refuses_its_owner_is_too_late_and_says_how_it_refused(
             self.client = Authority().client
 
     monkeypatch.setattr(certificates, "Authority", Mistaken)
-    with pytest.raises(DaemonStartError, match=r"did not answer within 3 s on tcp://127.0.0.1:\d+ \(at last: .*SSL"):
+    with pytest.raises(
+        DaemonStartError, match=r"did not answer within 3 s on tcp://127.0.0.1:\d+ \(at last: .*(?i:ssl)"
+    ):
         Daemon.start(Settings(image=image, transport="tls", start_timeout=3))
 
 

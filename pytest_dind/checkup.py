@@ -1,0 +1,72 @@
+"""Whether a daemon that tests have used is good for further ones: what a few milliseconds tell."""
+
+from __future__ import annotations
+
+from .life import Life
+from .lifeline import Lifeline
+
+#: Seconds after which a daemon that does not answer counts as broken; a busy one takes some.
+PING_TIMEOUT = 5
+#: Seconds in which boot.sh should have said how its container is; a busy disk takes some. And what it takes, mostly.
+_FIT_TIMEOUT = 30
+_FIT_SOON = 0.5
+#: What boot.sh's own lines in the log begin with.
+_OURS = "pytest-dind: "
+
+
+class Checkup:
+    """Compares a daemon and its container with what they were at a given moment."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        #: Whether there is a measure.
+        self.watches = False
+
+    def watch(self, data_root: str) -> None:
+        """Take the daemon as it is now for good, as a measure for `complaint`; the caller does not wait for it.
+
+        :param data_root: Where dockerd has its data, in the container.
+        """
+        if self._life.lifeline is not None:
+            self._life.lifeline.say(f"watch {data_root}")
+            self.watches = True
+
+    def note_config(self) -> None:
+        """Take dockerd's daemon.json as it is now for good; `watch` has come before."""
+        if self._life.lifeline is not None:
+            self._life.lifeline.say("note")
+
+    def why_silent(self) -> OSError | None:
+        """Return why the daemon does not answer; None if it does."""
+        try:
+            self._life.transport.ping(PING_TIMEOUT)
+        except OSError as error:  # nobody listens, or the daemon hangs
+            return error
+        return None
+
+    def complaint(self) -> str:
+        """Return what makes the daemon no good for another test, such as "it does not answer"; empty if it is good.
+
+        It serves, and what it does not say itself (its container can write to its disk and start processes, has its
+        bridge, firewall and programs, …) is as it was at `watch`: see fit.sh.
+        """
+        lifeline = self._life.lifeline
+        if lifeline is None:
+            return "it was stopped"
+        number = lifeline.ask("fit")
+        found = lifeline.answer(number, _FIT_SOON)
+        silent = None if found or lifeline.ended else self.why_silent()
+        if silent is not None:
+            lifeline.wait_ended(_FIT_SOON)  # It may be about to.
+        elif found is None:
+            found = lifeline.answer(number, _FIT_TIMEOUT)
+        if lifeline.ended:
+            return _last_words(lifeline)
+        if silent is not None:
+            return f"it does not answer on {self._life.transport.host} within {PING_TIMEOUT} s: {silent}"
+        return f"its container has done nothing for {_FIT_TIMEOUT} s" if found is None else found
+
+
+def _last_words(lifeline: Lifeline) -> str:
+    said = [line.removeprefix(_OURS) for line in lifeline.log().splitlines() if line.startswith(_OURS)]
+    return f"its container has ended{f': {said[-1]}' if said else ''}"

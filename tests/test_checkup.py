@@ -1,0 +1,209 @@
+"""A daemon that a test has killed, filled, misconfigured or wedged is found out between tests, and replaced."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pytest_dind import Daemon, Settings
+
+from .conftest import IMAGE, MATRIX, OFFICIAL, InnerRun
+
+pytestmark = pytest.mark.once
+
+#: What a test may do to its daemon, as a script in its container, and what is said of it then.
+FAULTS = {
+    "kill -KILL $(pidof dockerd)": "its (container has ended: dockerd ended .* 137|dockerd process has ended)",
+    "kill -KILL $(pidof containerd)": "its (container has ended: containerd ended .* 137|containerd process has ended)",
+    "kill -STOP $(pidof dockerd)": "its dockerd process is stopped, as by SIGSTOP",
+    "kill -STOP $(pidof containerd)": "its containerd process is stopped, as by SIGSTOP",
+    "rm -rf /var/lib/docker/image": "/var/lib/docker/image is missing in its container",
+    "rm -f $(command -v runc)": "/.*/runc is missing in its container",
+    "rm -f /var/run/docker.sock": "/var/run/docker.sock is missing in its container",
+    "ip link delete docker0": "/sys/class/net/docker0 is missing in its container",
+    "ip link set docker0 down": "its bridge docker0 is down",
+    "iptables --flush; iptables --table nat --flush": "it lacks iptables rules that dockerd made at its start",
+    "echo 0 >/proc/sys/net/ipv4/ip_forward": "net.ipv4.ip_forward in its container is 0",
+    "echo '{}' >/etc/docker/daemon.json": "its /etc/docker/daemon.json is not what it was",
+}
+#: Of these, what might be found in another way with the entrypoint, the shell or the engine of other images.
+ELSEWHERE = [fault for fault in FAULTS if fault.startswith(("kill -STOP", "iptables", "rm -rf"))]
+
+
+@pytest.fixture(scope="module", params=[IMAGE, OFFICIAL, *[image for image in MATRIX if image != IMAGE]])
+def any_own(request: pytest.FixtureRequest, busybox: str, version_of: Callable[[str], str]) -> Iterator[Daemon]:
+    """A daemon of each kind for the tests of this module, which start it anew when they have broken it."""
+    version_of(request.param)
+    with Daemon.start(Settings(image=request.param, preload=(busybox,))) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def own(busybox: str) -> Iterator[Daemon]:
+    """One of the default kind."""
+    with Daemon.start(Settings(image=IMAGE, preload=(busybox,))) as started:
+        yield started
+
+
+def fitness(daemon: Daemon, fault: str) -> str:
+    """What is said of a daemon that was good before something was done to it."""
+    daemon.watch()
+    assert daemon.checkup.complaint() == ""
+    code, output = daemon.exec(["sh", "-c", fault])
+    assert code in (0, 137), output
+    begin = time.monotonic()
+    complaint = daemon.checkup.complaint()
+    assert time.monotonic() - begin < 4, "a deadline ran out"
+    daemon.restart()
+    return complaint
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_test_has_done_to_it_is_told_at_once(own: Daemon, fault: str) -> None:
+    assert re.fullmatch(FAULTS[fault], fitness(own, fault))
+
+
+def test_it_is_told_of_every_kind(any_own: Daemon) -> None:
+    for fault in ELSEWHERE:
+        assert re.fullmatch(FAULTS[fault], fitness(any_own, fault)), fault
+
+
+def test_a_full_disk_is_told_and_one_that_was_full_from_the_start_is_not() -> None:
+    fill = "head -c 1G /dev/zero >/dev/shm/fill 2>/dev/null; df /dev/shm"
+    settings = Settings(image=IMAGE, daemon_arg=("--data-root=/dev/shm/its docker",))
+    with Daemon.start(settings) as daemon:
+        daemon.watch()
+        assert daemon.checkup.complaint() == ""
+        code, output = daemon.exec(["sh", "-c", fill])
+        assert code == 0
+        assert daemon.alive, output
+        assert daemon.checkup.complaint() == "its /dev/shm/its docker is full, or cannot be written to"
+        daemon.watch()  # As at the start of one on a disk that others have filled.
+        assert daemon.checkup.complaint() == ""
+
+
+def test_one_without_room_for_processes_is_told() -> None:
+    with Daemon.start(Settings(image=IMAGE, pids=120)) as daemon:
+        daemon.watch()
+        assert daemon.checkup.complaint() == ""
+        daemon.exec(["sh", "-c", "for i in $(seq 200); do sleep 1000 & done"])
+        complaint = daemon.checkup.complaint()
+        assert re.fullmatch(r"no process can be started in its container: 1\d\d of at most 120 are there", complaint)
+
+
+def test_one_that_hangs_as_a_whole_is_told_within_seconds(own: Daemon) -> None:
+    own.watch()
+    own.engine.api.pause(own.name)
+    begin = time.monotonic()
+    assert f"it does not answer on {own.host} within 5 s: timed out" == own.checkup.complaint()
+    assert time.monotonic() - begin < 20
+    own.engine.api.unpause(own.name)
+    assert own.checkup.complaint() == ""
+
+
+def test_what_tools_do_to_it_is_no_reason_to_complain(any_own: Daemon, busybox: str) -> None:
+    own, client = any_own, any_own.client
+    own.watch()
+    client.swarm.init(advertise_addr=own.ip, listen_addr=f"{own.ip}:2377")
+    assert own.checkup.complaint() == ""
+    client.swarm.leave(force=True)
+    for name in ("one", "two"):
+        client.networks.create(name)
+        client.containers.run(busybox, "sleep 1000", detach=True, name=name, network=name, ports={"80/tcp": None})
+    assert own.checkup.complaint() == ""
+    for container in client.containers.list():
+        container.remove(force=True)
+    client.networks.prune()
+    client.containers.prune()
+    client.volumes.prune()
+    client.images.prune(filters={"dangling": False})
+    client.api.prune_builds()
+    assert own.checkup.complaint() == ""
+
+
+def test_it_takes_less_than_5_milliseconds(own: Daemon) -> None:
+    own.watch()
+    assert own.checkup.complaint() == ""
+
+    def seconds() -> float:
+        begin = time.monotonic()
+        assert own.checkup.complaint() == ""
+        return time.monotonic() - begin
+
+    # The best of many: how long it takes where nothing else runs. `python -m benchmarks clean` says more.
+    assert min(seconds() for _ in range(50)) < 0.005
+
+
+# -- in a run
+
+
+def test_the_next_test_gets_a_good_one_and_the_report_says_which_test_broke_it(inner: InnerRun, busybox: str) -> None:
+    inner.pytester.makepyfile(
+        f"""
+        import pytest
+
+        FAULTS = [
+            "kill -KILL $(pidof dockerd)", "kill -STOP $(pidof dockerd)", "kill -STOP $(pidof containerd)",
+            "iptables -F; iptables -t nat -F",
+            "echo '{{}}' >/etc/docker/daemon.json; kill -HUP $(pidof dockerd)",
+        ]
+
+        @pytest.fixture(autouse=True)
+        def is_good(dind_client, request):
+            assert dind_client.containers.run({busybox!r}, "echo works", network="bridge") == b"works\\n"
+            assert not dind_client.info()["Debug"]
+
+        @pytest.mark.parametrize("number", range(len(FAULTS)))
+        def test_breaks(dind_daemon, number):
+            dind_daemon.exec(["sh", "-c", FAULTS[number]])
+
+        def test_last():
+            pass
+        """
+    )
+    result = inner.run("--dind", f"--dind-preload={busybox}", "-n1", "-rP")
+    result.assert_outcomes(passed=6)
+    output = str(result.stdout)
+    for number, complaint in enumerate(
+        ["container has ended|dockerd process has ended", "dockerd process is stopped, as by SIGSTOP",
+         "containerd process is stopped, as by SIGSTOP", "it lacks iptables rules",
+         "its /etc/docker/daemon.json is not what it was"]
+    ):  # fmt: skip
+        test = rf"test_\w+\.py::test_breaks\[{number}\]"
+        said = rf"{test} broke the session daemon \S+: .*({complaint}).*; this is a new one in its place"
+        assert re.search(said, output), output
+        assert re.search(rf"^dind: the session daemon \S+ was replaced: {test} broke it \(.+\)$", output, re.MULTILINE)
+
+
+def test_what_fixtures_of_wider_scope_do_to_its_configuration_is_no_reason(inner: InnerRun) -> None:
+    inner.pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def identity(dind_client):
+            return dind_client.info()["ID"]
+
+        @pytest.fixture(scope="class")
+        def debugging(dind_daemon, identity):
+            dind_daemon.exec(["sh", "-c", "echo '{}' >/etc/docker/daemon.json; kill -HUP $(pidof dockerd)"])
+            yield
+            dind_daemon.exec(["sh", "-c", "rm /etc/docker/daemon.json; kill -HUP $(pidof dockerd)"])
+
+        class TestWith:
+            def test_one(self, debugging, identity, dind_client):
+                assert dind_client.info()["ID"] == identity
+
+            def test_two(self, debugging, identity, dind_client):
+                assert dind_client.info()["ID"] == identity
+
+        def test_without(identity, dind_client):
+            assert dind_client.info()["ID"] == identity
+        """
+    )
+    result = inner.run("--dind", "-p", "no:xdist")
+    result.assert_outcomes(passed=3)
+    assert "replaced" not in str(result.stdout)
