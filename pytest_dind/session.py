@@ -207,7 +207,6 @@ class Session:
             said = self._asked_for(lambda: self.runtime.mend(self._last_user))
             if said:
                 item.add_report_section("setup", "log of pytest-dind", said)
-        if uses:
             self._last_user = item.nodeid
         self._evidence = Evidence(self.runtime.daemons, environ=self.runtime.environ_entered)
         wanted = preloads(item) if uses else []

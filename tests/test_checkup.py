@@ -151,31 +151,41 @@ def test_the_next_test_gets_a_good_one_and_the_report_says_which_test_broke_it(i
             "echo '{{}}' >/etc/docker/daemon.json; kill -HUP $(pidof dockerd)",
         ]
 
-        @pytest.fixture(autouse=True)
-        def is_good(dind_client, request):
+        @pytest.fixture
+        def is_good(dind_client):
             assert dind_client.containers.run({busybox!r}, "echo works", network="bridge") == b"works\\n"
             assert not dind_client.info()["Debug"]
 
         @pytest.mark.parametrize("number", range(len(FAULTS)))
-        def test_breaks(dind_daemon, number):
+        def test_breaks(is_good, dind_daemon, number):
             dind_daemon.exec(["sh", "-c", FAULTS[number]])
 
-        def test_last():
+        def test_asks_for_it_by_name(request):
+            request.getfixturevalue("dind_daemon").exec(["rm", "/var/run/docker.sock"])
+
+        def test_without_any():
+            pass
+
+        def test_last(is_good):
             pass
         """
     )
     result = inner.run("--dind", f"--dind-preload={busybox}", "-n1", "-rP")
-    result.assert_outcomes(passed=6)
+    result.assert_outcomes(passed=8)
     output = str(result.stdout)
-    for number, complaint in enumerate(
-        ["container has ended|dockerd process has ended", "dockerd process is stopped, as by SIGSTOP",
-         "containerd process is stopped, as by SIGSTOP", "it lacks iptables rules",
-         "its /etc/docker/daemon.json is not what it was"]
-    ):  # fmt: skip
-        test = rf"test_\w+\.py::test_breaks\[{number}\]"
-        said = rf"{test} broke the session daemon \S+: .*({complaint}).*; this is a new one in its place"
+    complaints = {
+        "test_breaks[0]": "(container has ended|dockerd process has ended)",
+        "test_breaks[1]": "dockerd process is stopped, as by SIGSTOP",
+        "test_breaks[2]": "containerd process is stopped, as by SIGSTOP",
+        "test_breaks[3]": "it lacks iptables rules",
+        "test_breaks[4]": "its /etc/docker/daemon.json is not what it was",
+        "test_asks_for_it_by_name": "/var/run/docker.sock is missing",
+    }
+    for test, complaint in complaints.items():
+        broke = rf"test_\w+\.py::{re.escape(test)} broke"
+        said = rf"{broke} the session daemon \S+: .*{complaint}.*; this is a new one in its place"
         assert re.search(said, output), output
-        assert re.search(rf"^dind: the session daemon \S+ was replaced: {test} broke it \(.+\)$", output, re.MULTILINE)
+        assert re.search(rf"^dind: the session daemon \S+ was replaced: {broke} it \(.+\)$", output, re.MULTILINE)
 
 
 def test_what_fixtures_of_wider_scope_do_to_its_configuration_is_no_reason(inner: InnerRun) -> None:
