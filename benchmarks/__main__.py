@@ -1,4 +1,9 @@
-"""`python -m benchmarks [NAME…] [--json FILE]`: measure, print tables, fail where a limit is missed."""
+"""Measure, print the machine's facts and a table for each benchmark, and fail where a limit is missed.
+
+`compare` has every figure beside the peers' in one table (`make bench`); each of the others looks closer at one thing.
+Images are named by PYTEST_DIND_IMAGE (our daemons'), PYTEST_DIND_OFFICIAL_IMAGE (docker:dind) and
+PYTEST_DIND_TEST_IMAGE (a small one, with a shell); without them, docker:dind and busybox:latest are used.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,26 @@ import os
 import sys
 from pathlib import Path
 
-from . import builds, clean, cold_start, existing_suite, fresh, images, import_cost, many, owner_killed, stop
+from . import builds, clean, cold_start, compare, existing_suite, fresh, images, import_cost, many, owner_killed, stop
 from .machine import facts
 from .measure import exit_on_sigterm, progress
 
 #: A benchmark is a module here whose `run` returns a Table.
 BENCHMARKS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (cold_start, many, fresh, clean, stop, owner_killed, images, builds, import_cost, existing_suite)
+    for module in (
+        compare,
+        cold_start,
+        many,
+        fresh,
+        clean,
+        stop,
+        owner_killed,
+        images,
+        builds,
+        import_cost,
+        existing_suite,
+    )
 }
 
 

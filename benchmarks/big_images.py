@@ -73,6 +73,7 @@ class RandomBytes(Recipe):
 _MANY = 1000
 MB_370 = SystemFiles("370 MB")
 GB_1 = RandomBytes("1 GB", layers=10, files_per_layer=50, bytes_per_file=2_000_000)
+SMALL = RandomBytes("small", layers=1, files_per_layer=1, bytes_per_file=1000)
 MANY_FILES = RandomBytes("50,000 files", layers=5, files_per_layer=10_000, bytes_per_file=2_000)
 
 

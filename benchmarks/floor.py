@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest_dind
 from pytest_dind.transport import LOOK_EVERY, UnixSocket
 
 from .measure import seconds_until
+from .reached import Reached
+
+if TYPE_CHECKING:
+    from pytest_dind.host import HostEngine
 
 #: The tree that the inner image was imported from (.ci/images): the same binaries.
 TREE = Path(os.environ.get("PYTEST_DIND_CACHE", "/var/cache/pytest-dind")) / "trixie"
@@ -30,7 +36,7 @@ cd "$2"
 ip link set lo up
 containerd --config "$2/containerd.toml" --log-level warn >log 2>&1 &
 dockerd --containerd="$2/containerd.sock" --host="unix://$2/docker.sock" \
-    --data-root="$2/data" --exec-root="$2/exec" --pidfile="$2/docker.pid" >>log 2>&1 &
+    --data-root="$3" --exec-root="$2/exec" --pidfile="$2/docker.pid" >>log 2>&1 &
 read -r end || :
 """
 
@@ -46,34 +52,57 @@ def why_not() -> str | None:
 
 def start() -> float:
     """Start dockerd on the machine itself; return the seconds until it answers."""
-    with _bare_dockerd() as begin_and_socket:
-        begin, socket = begin_and_socket
-        return seconds_until(lambda: _answers(socket), LOOK_EVERY, begin)
+    begin = time.monotonic()
+    with running():
+        return time.monotonic() - begin
 
 
 @contextmanager
-def _bare_dockerd() -> Iterator[tuple[float, UnixSocket]]:
+def holding(engine: HostEngine, image: str) -> Iterator[None]:
+    """Have a data root with an image, in which one `running` after the other starts."""
+    root = _root_of(image)
+    root.mkdir()
+    try:
+        with running(image) as daemon:
+            daemon.load(engine, image)
+        yield
+    finally:
+        shutil.rmtree(root)
+
+
+@contextmanager
+def running(image: str | None = None) -> Iterator[Reached]:
+    """Have dockerd on the machine itself, which answers.
+
+    :param image: What `holding` was given; else it has a data root that is empty.
+    """
     with tempfile.TemporaryDirectory(prefix="dind-floor-") as name:
         directory = Path(name)
-        (directory / "containerd.toml").write_text(_containerd_config(directory), encoding="utf-8")
-        begin = time.monotonic()
+        root = _root_of(image) if image else directory / "data"
+        (directory / "containerd.toml").write_text(_containerd_config(directory, root), encoding="utf-8")
         with subprocess.Popen(
-            [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", str(TREE), name], stdin=subprocess.PIPE, text=True
+            [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", str(TREE), name, str(root)], stdin=subprocess.PIPE, text=True
         ) as process:
+            socket = UnixSocket(directory)
             try:
-                yield begin, UnixSocket(directory)
+                seconds_until(lambda: _answers(socket), LOOK_EVERY, time.monotonic())
             except TimeoutError as error:
                 raise TimeoutError((directory / "log").read_text(errors="replace")[-2000:]) from error
+            yield Reached("", f"unix://{directory / 'docker.sock'}")
             # Leaving `with` closes its input and waits until the last of its processes is gone.
             assert process.poll() is None
 
 
-def _containerd_config(directory: Path) -> str:
+def _root_of(image: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"dind-floor-{image.replace('/', '-').replace(':', '-')}"
+
+
+def _containerd_config(directory: Path, root: Path) -> str:
     """Return the configuration that boot.sh writes, with the paths of this place."""
     boot = Path(pytest_dind.__file__).with_name("boot.sh").read_text(encoding="utf-8")
     found = re.search(r"<<TOML\n(.*?)\nTOML", boot, re.DOTALL)
     assert found, "boot.sh writes containerd's configuration in another way now"
-    return found[1].replace("/var/lib/docker", f"{directory}/data").replace("$state", str(directory))
+    return found[1].replace("/var/lib/docker", str(root)).replace("$state", str(directory))
 
 
 def _answers(socket: UnixSocket) -> bool:

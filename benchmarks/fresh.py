@@ -1,13 +1,9 @@
-"""A fresh daemon for every test: against the same tests on one session daemon, and with docker:dind by hand."""
+"""A fresh daemon for every test, against the same tests on one session daemon; the peers are in `compare`."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -16,56 +12,21 @@ from pytest_dind.host import HostEngine
 from pytest_dind.labels import OURS, RUN, WORKER
 
 from .big_images import MB_370, BigImage, made
-from .machine import IMAGE
-from .measure import SPREAD, Limit, Samples, Table, in_seconds, progress, ratio, side_by_side, spread, times
+from .measure import SPREAD, Limit, Samples, Table, in_seconds, ratio, side_by_side, spread, times
+from .timed_suite import AHEAD, SECONDS, TimedSuite
 
 TESTS = 40
-SECONDS = 0.5
-#: With docker:dind by hand each takes as long as ten of the others.
-TESTS_BY_HAND = 6
 ROUNDS = 3
-AHEAD = 1
 MOST = {1: 1.10, 2: 1.35}
-LEAST_BY_HAND = 6
-
-_ROOT = Path(__file__).parents[1]
-#: One test with its daemon from a fixture; it uses that for a while.
-_SUITE = """
-import time
-
-import pytest
-
-FIXTURE, TAG, TESTS, SECONDS = {fixture!r}, {tag!r}, {tests}, {seconds}
-
-
-@pytest.fixture
-def by_hand():
-    from benchmarks import having
-    from pytest_dind.host import HostEngine
-
-    engine = HostEngine.connect()
-    with having.by_hand(engine, TAG) as container:
-        yield container
-    engine.close()
-
-
-@pytest.mark.parametrize("number", range(TESTS))
-def test_it(number, {fixture}):
-    begin = time.monotonic()
-    if FIXTURE != "by_hand":
-        assert {fixture}.images.get(TAG).tags == [TAG]
-    time.sleep(SECONDS - (time.monotonic() - begin))
-"""
 
 
 def run() -> Table:
-    """Run the suites side by side, with one worker and with two; then some tests with docker:dind by hand."""
+    """Run the suites side by side, with one worker and with two."""
     table = Table(f"{TESTS} tests of {SECONDS} s, each with an image of 370 MB", ("", *SPREAD, "ratio"))
     engine = HostEngine.connect()
     with made(engine, MB_370) as (image,), tempfile.TemporaryDirectory() as name:
         for workers in MOST:
             _measure(table, image, Path(name), workers)
-        _measure_by_hand(table, image, Path(name))
     engine.close()
     table.notes += [
         "wall time of pytest, from its start to its end; each suite was run once before, so the image store is there",
@@ -80,10 +41,13 @@ def _measure(table: Table, image: BigImage, directory: Path, workers: int) -> No
         "dind_client": f"-n {workers}: one session daemon, nothing cleaned",
         "dind_fresh_client": f"-n {workers}: a fresh daemon for every test",
     }
-    paths = {fixture: _written(directory / f"{fixture}-{workers}", fixture, image, TESTS) for fixture in names}
+    suites = {
+        name: TimedSuite.written(directory / f"{fixture}-{workers}", fixture, image.tag, TESTS)
+        for fixture, name in names.items()
+    }
     with Counted() as counted:
         samples: Samples = side_by_side(
-            ROUNDS, {names[fixture]: partial(_wall_time, path, workers, image) for fixture, path in paths.items()}
+            ROUNDS, {name: partial(suite.wall_time, workers) for name, suite in suites.items()}
         )
     base, fresh = names.values()
     for name, values in samples.items():
@@ -94,48 +58,6 @@ def _measure(table: Table, image: BigImage, directory: Path, workers: int) -> No
     table.limits.append(Limit(promise, times(found), found <= MOST[workers]))
     promise = f"-n {workers}: a worker never has more than {AHEAD + 1} daemons, and it does have that many"
     table.limits.append(Limit(promise, str(counted.most), counted.most == AHEAD + 1))
-
-
-def _measure_by_hand(table: Table, image: BigImage, directory: Path) -> None:
-    ways = {
-        "by_hand": f"{TESTS_BY_HAND} tests, -n 1: docker:dind by hand for every test, save | load",
-        "dind_fresh_client": f"{TESTS_BY_HAND} tests, -n 1: a fresh daemon for every test",
-    }
-    samples: Samples = {}
-    for fixture, name in ways.items():
-        progress(name)
-        path = _written(directory / f"{fixture}-few", fixture, image, TESTS_BY_HAND)
-        os.sync()
-        samples[name] = [_wall_time(path, 1, image)]
-    by_hand, ours = ways.values()
-    found = ratio(samples, by_hand, ours)
-    table.rows += [
-        (name, *spread(values, in_seconds), times(ratio(samples, name, ours))) for name, values in samples.items()
-    ]
-    table.samples |= samples
-    promise = f"the official way takes at least {LEAST_BY_HAND} times as long"
-    table.limits.append(Limit(promise, times(found), found >= LEAST_BY_HAND))
-
-
-def _written(directory: Path, fixture: str, image: BigImage, tests: int) -> Path:
-    directory.mkdir()
-    path = directory / "test_it.py"
-    path.write_text(_SUITE.format(fixture=fixture, tag=image.tag, tests=tests, seconds=SECONDS), encoding="utf-8")
-    return path
-
-
-def _wall_time(path: Path, workers: int, image: BigImage) -> float:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(workers)]
-    command += ["--dind", f"--dind-image={IMAGE}", f"--dind-preload={image.tag}", f"--dind-lookahead={AHEAD}"]
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
-    begin = time.monotonic()
-    done = subprocess.run(
-        [*command, str(path)], cwd=path.parent, env=environment, capture_output=True, text=True, check=False
-    )
-    seconds = time.monotonic() - begin
-    if done.returncode:
-        raise RuntimeError(f"{path.parent.name}: {done.stdout}{done.stderr}")
-    return seconds
 
 
 class Counted:

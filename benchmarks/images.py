@@ -10,7 +10,7 @@ from functools import partial
 from pytest_dind import inside
 from pytest_dind.host import HostEngine
 
-from . import cold_start, having, workers
+from . import cold_start, having, peers, workers
 from .big_images import GB_1, MANY_FILES, MB_370, BigImage, Recipe, made, remove_stores
 from .having import Way
 from .machine import IMAGE
@@ -80,7 +80,6 @@ def run() -> Table:
         "ratio: of medians, to the row with 1.00 x above it",
         "370 MB: 5,300 files of an operating system, 5 layers, on busybox; the others: random bytes, 10 and 5 layers",
         "checked every time, after the clock was stopped: the daemon has the image with the host engine's layers",
-        "pytest-docker-tools has no loading of its own either, and starts docker:dind as it is done by hand",
         "testcontainers: LogMessageWaitStrategy('API listen on') as it comes; Ryuk disabled",
     ]
     return table
@@ -89,11 +88,11 @@ def run() -> Table:
 def _seconds(way: Way, engine: HostEngine, image: BigImage, *, look: bool = False) -> float:
     """Return the seconds until a daemon has the image, which is then proved; `look`: also by a container from it."""
     begin = time.monotonic()
-    with way(engine, image.tag) as container:
+    with way(engine, image.tag) as daemon:
         seconds = time.monotonic() - begin
-        image.require(engine, container)
+        image.require(engine, daemon.container)
         if look:
-            image.require_files(engine, container)
+            image.require_files(engine, daemon.container)
     return seconds
 
 
@@ -126,7 +125,8 @@ def _measure_alone(table: Table, engine: HostEngine, images: Sequence[BigImage])
 
 
 def _measure_beside_peers(table: Table, engine: HostEngine, image: BigImage) -> None:
-    rounds, others = BESIDE[image.recipe]
+    rounds, beside = BESIDE[image.recipe]
+    others = [way for way in beside if way is not having.with_testcontainers or peers.HAVE_TESTCONTAINERS]
     title = f"{image.recipe.title}, in turn"
     subjects = {f"{title}: {NAMES[way]}": partial(_seconds, way, engine, image) for way in (having.adopted, *others)}
     samples = side_by_side(rounds, subjects, warm_up=0)
@@ -161,11 +161,11 @@ def _measure_at_once(table: Table, engine: HostEngine, image: BigImage) -> None:
 
 def _at_once(way: Way, engine: HostEngine, image: BigImage) -> tuple[float, list[float]]:
     """Return the seconds until the daemons of all workers have the image, and the bytes that each of them holds."""
-    with workers.at_once(WORKERS, way, image.tag) as found:
+    with workers.at_once(WORKERS, way.__name__, image.tag) as found:
         for one in found:
-            image.require(engine, one.container)
-        sizes = [_disk_of(engine, one.container) for one in found]
-    return max(one.end for one in found) - min(one.begin for one in found), sizes
+            image.require(engine, one.reached.container)
+        sizes = [_disk_of(engine, one.reached.container) for one in found]
+    return workers.seconds_of(found), sizes
 
 
 def _disk_of(engine: HostEngine, container: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pytest_dind.host import HostEngine
 IMAGE = os.environ.get("PYTEST_DIND_IMAGE", "docker:dind")
 #: The same engine in an image with docker:dind's entrypoint, or docker:dind itself.
 OFFICIAL_IMAGE = os.environ.get("PYTEST_DIND_OFFICIAL_IMAGE", "docker:dind")
+_DATA_ROOT = "/var/lib/docker"
 #: A small one, to run inside.
 TEST_IMAGE = os.environ.get("PYTEST_DIND_TEST_IMAGE", "busybox:latest")
 
@@ -66,8 +67,9 @@ class Traces:
         :param host: Its DOCKER_HOST, where its directory counts.
         """
         container = engine.api.inspect_container(name)
-        (volume,) = (mount["Name"] for mount in container["Mounts"] if mount["Type"] == "volume")
-        return cls(container["Id"], volume, Path(host.removeprefix("unix://")).parent if host else None)
+        (volume,) = (mount["Name"] for mount in container["Mounts"] if mount["Destination"] == _DATA_ROOT)
+        directory = Path(host.removeprefix("unix://")).parent if host and host.startswith("unix://") else None
+        return cls(container["Id"], volume, directory)
 
     @classmethod
     def of_daemon(cls, daemon: Daemon) -> Traces:
@@ -78,10 +80,16 @@ class Traces:
         """Whether nothing is left."""
         if self.directory is not None and self.directory.exists():
             return False
-        for inspect, name in ((engine.api.inspect_container, self.container), (engine.api.inspect_volume, self.volume)):
-            try:
-                inspect(name)
-            except NotFound:
-                continue
-            return False
+        return self.container_gone(engine) and _gone(engine.api.inspect_volume, self.volume)
+
+    def container_gone(self, engine: HostEngine) -> bool:
+        """Whether the container is gone, whatever else is left."""
+        return _gone(engine.api.inspect_container, self.container)
+
+
+def _gone(inspect: Callable[[str], object], name: str) -> bool:
+    try:
+        inspect(name)
+    except NotFound:
         return True
+    return False

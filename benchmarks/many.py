@@ -33,7 +33,7 @@ class Found:
 def run() -> Table:
     """Start and stop each number of daemons in turn."""
     Owner.of_process()  # The one owner of all the threads' daemons.
-    counts = [count for count in COUNTS if count * ROOM_FOR_ONE < memory_available()]
+    counts = [count for count in COUNTS if there_is_room_for(count)]
     found = {count: Found() for count in counts}
     for number in range(ROUNDS):
         for count in counts:
@@ -58,6 +58,11 @@ def run() -> Table:
     for count in COUNTS[len(counts) :]:
         table.notes.append(f"{count} at once: not measured: {memory_available() >> 20} MiB of memory are not enough")
     return table
+
+
+def there_is_room_for(count: int) -> bool:
+    """Whether the machine has the memory for so many daemons at once."""
+    return count * ROOM_FOR_ONE < memory_available()
 
 
 def start_at_once(count: int, found: Found) -> None:

@@ -14,18 +14,25 @@ from typing import Any
 Samples = dict[str, list[float]]
 
 
-def side_by_side(rounds: int, subjects: Mapping[str, Callable[[], float]], warm_up: int = 1) -> Samples:
+def side_by_side(
+    rounds: int | Mapping[str, int], subjects: Mapping[str, Callable[[], float]], warm_up: int = 1
+) -> Samples:
     """Measure each subject once in every round, so that what else the machine does hits all alike.
 
+    :param rounds: In how many; or for each subject by its name, for how many it takes part.
     :param subjects: By name: a call that returns what it measured. Setting up and clearing away is left out of that.
     :param warm_up: Rounds that do not count: imports, caches.
     """
     samples: Samples = {name: [] for name in subjects}
     order = list(subjects)
-    for number in range(-warm_up, rounds):
-        progress(f"round {number + 1} of {rounds}" if number >= 0 else "warming up")
+    of_each = rounds if isinstance(rounds, Mapping) else dict.fromkeys(order, rounds)
+    most = max(map(of_each.__getitem__, order), default=0)
+    for number in range(-warm_up, most):
+        progress(f"round {number + 1} of {most}" if number >= 0 else "warming up")
         # Every other round backwards: nobody always comes after the same neighbour.
         for name in sorted(subjects, key=order.index, reverse=bool(number % 2)):
+            if number >= of_each[name]:
+                continue
             os.sync()  # What one has written is on the disk before the next one begins, and not on its account.
             value = subjects[name]()
             if number >= 0:

@@ -1,4 +1,4 @@
-"""The peers: docker:dind started by hand with the Docker SDK, and by testcontainers-python, each until it answers."""
+"""The peers: docker:dind started by hand with the Docker SDK, by testcontainers-python and by pytest-docker-tools."""
 
 from __future__ import annotations
 
@@ -7,35 +7,43 @@ import io
 import secrets
 import socket
 import ssl
+import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import docker
-from testcontainers.core.config import testcontainers_config
-from testcontainers.core.container import DockerContainer
-from testcontainers.core.wait_strategies import LogMessageWaitStrategy
-
+from . import leftovers
 from .machine import OFFICIAL_IMAGE
 from .measure import seconds_until
+from .reached import Reached
+
+#: Who has not got it measures without it.
+HAVE_TESTCONTAINERS = find_spec("testcontainers") is not None
+if HAVE_TESTCONTAINERS:
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
     from pytest_dind.host import HostEngine
 
+#: Where .ci/venv puts pytest-docker-tools. Among the other packages, every pytest there would load it, and with it
+#: Docker's library, which `import_cost` and tests count.
+DOCKER_TOOLS = Path(sys.prefix) / "peers"
+HAVE_DOCKER_TOOLS = find_spec("pytest_docker_tools") is not None or DOCKER_TOOLS.is_dir()
+
 _TLS_PORT = 2376
-#: What is asked of it, every version knows.
-_API = "1.41"
 #: Seconds; far less than most conftests sleep, so that it is not their sleeping that is beaten.
 _LOOK_EVERY = 0.01
-#: Seconds; eight of them at once on two cores take more than a minute each.
-_LONGEST_LOAD = 600
+#: Seconds until it answers; 32 of them at once, which all make RSA keys, take minutes on two cores.
+PATIENCE = 600
 
 
 def start_by_hand(engine: HostEngine) -> float:
@@ -52,83 +60,48 @@ def start_with_testcontainers() -> float:
         return time.monotonic() - begin
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A daemon that answers over TLS, in docker:dind's container."""
-
-    container: Container
-    address: str
-    #: The directory with its client's certificates.
-    certificates: Path
-
-    @property
-    def name(self) -> str:
-        """Name of its container on the host engine."""
-        return str(self.container.name)
-
-    def load(self, engine: HostEngine, image: str) -> None:
-        """Load an image of the host engine into it: `docker save` piped into `docker load`, no file in between.
-
-        Docker's library does both, which is as fast as the CLI. Neither testcontainers nor pytest-docker-tools has
-        another way to offer.
-        """
-        with self._client() as client:
-            api: Any = client.api
-            for line in api.load_image(engine.save(image)):
-                if "error" in line:
-                    raise RuntimeError(f"{self.name} cannot load {image}: {line['error']}")
-
-    @contextmanager
-    def _client(self) -> Iterator[docker.DockerClient]:
-        key, own, authority = (str(self.certificates / name) for name in ("key.pem", "cert.pem", "ca.pem"))
-        tls = docker.tls.TLSConfig(client_cert=(own, key), ca_cert=authority, verify=True)
-        client = docker.DockerClient(f"tcp://{self.address}:{_TLS_PORT}", _API, timeout=_LONGEST_LOAD, tls=tls)
-        # Else requests prefers REQUESTS_CA_BUNDLE, where that is set, to the authority that it was told.
-        client.api.trust_env = False
-        try:
-            yield client
-        finally:
-            client.close()
-
-
 @contextmanager
-def by_hand(engine: HostEngine) -> Iterator[Peer]:
+def by_hand(engine: HostEngine) -> Iterator[Reached]:
     """Have docker:dind, started as its documentation says."""
     name = f"dind-benchmark-{secrets.token_hex(4)}"
     try:
-        container = engine.client.containers.run(OFFICIAL_IMAGE, name=name, privileged=True, detach=True)
-        with _answering(container) as peer:
+        container = engine.client.containers.run(
+            OFFICIAL_IMAGE, name=name, privileged=True, detach=True, labels=leftovers.labels()
+        )
+        with answering(container) as peer:
             yield peer
     finally:
         engine.remove(name)
 
 
 @contextmanager
-def with_testcontainers() -> Iterator[Peer]:
+def with_testcontainers() -> Iterator[Reached]:
     """Have docker:dind, started as users of testcontainers do."""
     # Its image cannot be had without a registry, and it starts once per process and so would count in no round.
     testcontainers_config.ryuk_disabled = True
-    container = DockerContainer(OFFICIAL_IMAGE).with_kwargs(privileged=True)
-    container.waiting_for(LogMessageWaitStrategy("API listen on"))
-    with container, _answering(container.get_wrapped_container()) as peer:
+    container = DockerContainer(OFFICIAL_IMAGE).with_kwargs(privileged=True, labels=leftovers.labels())
+    container.waiting_for(LogMessageWaitStrategy("API listen on").with_startup_timeout(PATIENCE))
+    with container, answering(container.get_wrapped_container()) as peer:
         yield peer
 
 
 @contextmanager
-def _answering(container: Container) -> Iterator[Peer]:
+def answering(container: Container) -> Iterator[Reached]:
+    """Wait until docker:dind in a container answers over TLS; have it with its client's certificates."""
     address = _address(container)
+    leftovers.note(container)
     # dockerd opens the port when the certificates are made, and answers on it when it is ready.
-    seconds_until(lambda: _opens(address), _LOOK_EVERY, time.monotonic())
+    seconds_until(lambda: _opens(address), _LOOK_EVERY, time.monotonic(), PATIENCE)
     with _client_certificates(container) as folder:
         context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        connection = http.client.HTTPSConnection(address, _TLS_PORT, timeout=60, context=context)
+        connection = http.client.HTTPSConnection(address, _TLS_PORT, timeout=PATIENCE, context=context)
         connection.request("GET", "/_ping")
         status = connection.getresponse().status
         connection.close()
         if status != http.HTTPStatus.OK:
             raise ConnectionError(f"/_ping was answered with {status}")
-        yield Peer(container, address, folder)
+        yield Reached(str(container.name), f"tcp://{address}:{_TLS_PORT}", str(folder))
 
 
 def _address(container: Container) -> str:

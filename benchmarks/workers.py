@@ -1,96 +1,100 @@
-"""Workers that begin together, each a process; `python -m benchmarks.workers WAY IMAGE` is one of them."""
+"""Workers that begin together, each a process of pytest that has a daemon from a fixture (`serving`)."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pytest_dind.host import HostEngine
+from . import fixtures
+from .reached import Reached
+from .serving import MARK, WAY
 
-from . import having
-from .having import Way
-from .measure import exit_on_sigterm
-
-_ROOT = Path(__file__).parents[1]
+#: Plain pytest: nothing of this project's, of its plugin or of what else is installed has a part in it.
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:dind", "-p", "benchmarks.fixtures")
+_SERVING = Path(__file__).with_name("serving.py")
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a worker says when its daemon has the image; times are on the clock of all processes."""
+class Worker:
+    """One of the workers; times are on the clock of all processes."""
 
-    begin: float
-    end: float
-    #: Name of the daemon's container on the host engine.
-    container: str
+    def __init__(self, way: str, image: str | None) -> None:
+        """Start it.
+
+        :param way: Name of the fixture.
+        :param image: What is to be in the daemon.
+        """
+        command = [*PYTEST, "-s", "-c", "/dev/null", "-p", "no:xdist", "-p", "no:timeout", str(_SERVING)]
+        # In a session of its own: Ctrl-C is for this process, which then ends the others in order.
+        self._process = subprocess.Popen(
+            command, env={**fixtures.environment(way, image), WAY: way}, cwd=_SERVING.parents[1],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        self.begin = self.end = 0.0
+        self.reached = Reached("", "")
+
+    def hear(self) -> str:
+        """Return what it says next.
+
+        :raises RuntimeError: it has ended instead; with what it has printed.
+        """
+        assert self._process.stdout is not None
+        printed = []
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                return line.removeprefix(MARK)
+            printed.append(line)
+        raise RuntimeError(f"a worker ended with exit code {self._process.wait()}:\n{''.join(printed)[-2000:]}")
+
+    def tell(self) -> None:
+        """Have it go on: begin, or end what it has."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def hear_what_it_has(self) -> None:
+        """Wait until it has its daemon."""
+        said = json.loads(self.hear())
+        self.begin, self.end = said["begin"], said["end"]
+        self.reached = Reached(**said["reached"])
+
+    def finish(self) -> None:
+        """Wait until it has ended, which it does when its input ends, if it was not told to before."""
+        self._process.communicate()
+
+    def terminate(self) -> None:
+        """Have it end, wherever it is."""
+        self._process.terminate()
 
 
 @contextmanager
-def at_once(count: int, way: Way, image: str) -> Iterator[list[Found]]:
-    """Have a daemon with the image in each of so many workers, which all began together.
+def at_once(count: int, way: str, image: str | None) -> Iterator[list[Worker]]:
+    """Have a daemon in each of so many workers, which all began together.
 
-    :raises RuntimeError: one failed; it has said why.
+    :raises RuntimeError: one failed; with what it says.
     """
-    workers: list[subprocess.Popen[str]] = []
-    try:
-        workers.extend(_started(way, image) for _ in range(count))
-        for worker in workers:
-            _hear(worker)
-        for worker in workers:
-            _tell(worker)
-        said = [_hear(worker).split() for worker in workers]
-        yield [Found(float(begin), float(end), container) for begin, end, container in said]
-        for worker in workers:
-            _tell(worker)
-        for worker in workers:
-            worker.wait()
-    finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.communicate()
+    workers: list[Worker] = []
+    with ExitStack() as ending:  # All are waited for, whatever interrupts that.
+        for _ in range(count):
+            workers.append(Worker(way, image))
+            ending.callback(workers[-1].finish)
+        try:
+            for worker in workers:
+                worker.hear()
+            for worker in workers:
+                worker.tell()
+            for worker in workers:
+                worker.hear_what_it_has()
+            yield workers
+        except BaseException:
+            for worker in workers:
+                worker.terminate()
+            raise
 
 
-def _started(way: Way, image: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", __name__, way.__name__, image]
-    # In a session of its own: Ctrl-C is for this process, which then ends the others in order.
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=_ROOT
-    )
-
-
-def _hear(worker: subprocess.Popen[str]) -> str:
-    assert worker.stdout is not None
-    line = worker.stdout.readline()
-    if not line:
-        raise RuntimeError(f"a worker ended with exit code {worker.wait()}: {worker.args!r}")
-    return line
-
-
-def _tell(worker: subprocess.Popen[str]) -> None:
-    assert worker.stdin is not None
-    worker.stdin.write("go\n")
-    worker.stdin.flush()
-
-
-def main() -> None:
-    """Say when ready; begin when told; say what was found; end when told, or when whoever tells is gone."""
-    exit_on_sigterm()
-    name, image = sys.argv[1:]
-    way: Way = getattr(having, name)
-    engine = HostEngine.connect()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    begin = time.monotonic()
-    with way(engine, image) as container:
-        print(begin, time.monotonic(), container, flush=True)
-        sys.stdin.readline()
-    engine.close()
-
-
-if __name__ == "__main__":
-    main()
+def seconds_of(workers: list[Worker]) -> float:
+    """Return the seconds from when the first began until the last had its daemon."""
+    return max(one.end for one in workers) - min(one.begin for one in workers)
