@@ -306,20 +306,21 @@ def _now(daemon: Daemon) -> int:
 
 
 def test_an_image_whose_tag_has_moved_on_the_host_engine_is_loaded_anew(
-    host: docker.DockerClient, own: Daemon, busybox: str
+    host: docker.DockerClient, shared: Daemon, busybox: str
 ) -> None:
-    name = f"pytest-dind/moved-{own.name}:latest"
+    name = f"pytest-dind/moved-{shared.name}:latest"
     try:
         host.images.get(busybox).tag(name)
-        before = own.load(name)
+        before = shared.load(name)
         container = host.containers.create(busybox, ["true"])
         try:
             container.put_archive("/", _archive_of_nothing_but_a_folder())
             container.commit(name)
         finally:
             container.remove(force=True, v=True)
-        assert own.load(name) != before
-        assert run(own, name, "ls -d /new") == "/new"
+        assert shared.load(name) != before
+        assert run(shared, name, "ls -d /new") == "/new"
+        shared.client.images.remove(name)
     finally:
         host.images.remove(name)
 
@@ -336,9 +337,10 @@ def _archive_of_nothing_but_a_folder() -> bytes:
     return archive.getvalue()
 
 
-def test_an_image_that_only_the_daemon_has_is_left_as_it_is(own: Daemon, busybox: str) -> None:
-    own.client.images.get(busybox).tag("only-inside:1")
-    assert own.load("only-inside:1") == own.client.images.get(busybox).id
+def test_an_image_that_only_the_daemon_has_is_left_as_it_is(shared: Daemon, busybox: str) -> None:
+    shared.client.images.get(busybox).tag("only-inside:1")
+    assert shared.load("only-inside:1") == shared.client.images.get(busybox).id
+    shared.client.images.remove("only-inside:1")
 
 
 def test_an_image_that_is_nowhere_is_an_error_that_names_it_and_the_places(shared: Daemon) -> None:

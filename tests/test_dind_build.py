@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -47,11 +48,12 @@ def test_what_tests_build_is_built_once_for_all_workers_and_not_in_the_next_run(
 ) -> None:
     (app / "Dockerfile").write_text((app / "Dockerfile").read_text() + f"RUN {witness.run('ended')}\n")
     inner.pytester.makepyfile(ASKS)
-    for _ in range(2):
-        found = inner.run("--dind", "-n", "2", "-v")
-        found.assert_outcomes(passed=4)
-        found.stdout.fnmatch_lines_random(IN_BOTH_WORKERS)
-        assert witness.seen == {"built": 1, "ended": 1}
+    found = inner.run("--dind", "-n", "2", "-v")
+    found.assert_outcomes(passed=4)
+    found.stdout.fnmatch_lines_random(IN_BOTH_WORKERS)
+    assert witness.seen == {"built": 1, "ended": 1}
+    inner.run("--dind", "-p", "no:xdist").assert_outcomes(passed=4)
+    assert witness.seen == {"built": 1, "ended": 1}
     (app / "words").write_text("good bye\n")
     inner.run("--dind", "-p", "no:xdist", "-k", "[0]").assert_outcomes(passed=1, deselected=3)
     assert witness.seen == {"built": 1, "ended": 2}, "what comes before the change is in the layer cache"
@@ -69,10 +71,11 @@ def test_a_build_that_fails_is_each_tests_error_and_is_not_tried_again(
     assert witness.seen["built"] == 1
 
 
-@pytest.mark.parametrize(("how", "workers"), [("ini", 2), ("option", 0), ("hook", 2)])
+@pytest.mark.parametrize(("how", "workers"), [("ini and hook", 2), ("option", 0)])
 def test_what_is_declared_is_in_every_daemon_from_the_start(
     inner: InnerRun, app: Path, witness: Witness, how: str, workers: int
 ) -> None:
+    tags = ["app:test", "hooked:test"][: 1 if how == "option" else 2]
     suite = inner.pytester.mkdir("suite")
     (suite / "test_inside.py").write_text(
         dedent(f"""
@@ -81,25 +84,30 @@ def test_what_is_declared_is_in_every_daemon_from_the_start(
         @pytest.mark.parametrize("number", range({workers or 1}))
         def test_it(dind_client, dind_fresh_client, number):
             for client in dind_client, dind_fresh_client:
-                assert [image.tags for image in client.images.list()] == [["app:test"]]
-            assert dind_client.containers.run("app:test", "cat /words", remove=True) == b"hello\\n"
+                assert sorted(tag for image in client.images.list() for tag in image.tags) == {tags}
+            for tag in {tags}:
+                assert dind_client.containers.run(tag, "cat /words", remove=True) == b"hello\\n"
     """)
     )
     options = ["--dind-builds", "app:test app"] if how == "option" else []
-    if how == "ini":  # from where the run starts, this path leads nowhere
+    if how != "option":  # from where the run starts, the first path leads nowhere
         (suite / "pytest.ini").write_text("[pytest]\ndind_builds = app:test ../app\n")
-    if how == "hook":
-        inner.pytester.makeconftest("""
+        shutil.copytree(app, inner.pytester.path / "hooked")
+        dockerfile = inner.pytester.path / "hooked" / "Dockerfile"
+        dockerfile.write_text(dockerfile.read_text().replace("/built", "/hooked"))
+        (suite / "conftest.py").write_text(
+            dedent("""
             from pathlib import Path
             from pytest_dind import Build
 
             def pytest_dind_preload(config):
-                return [Build(Path(__file__).parent / "app", tag="app:test")]
+                return [Build(Path(__file__).parent.parent / "hooked", tag="hooked:test")]
         """)
+        )
     found = inner.run("--dind", "-n", str(workers), "-v", *options, "suite")
     found.assert_outcomes(passed=workers or 1)
     found.stdout.fnmatch_lines_random(IN_BOTH_WORKERS if workers else [])
-    assert witness.seen["built"] == 1
+    assert witness.seen == ({"built": 1} if how == "option" else {"built": 1, "hooked": 1})
 
 
 def test_a_declared_build_that_fails_ends_the_run_with_one_message(
@@ -113,10 +121,12 @@ def test_a_declared_build_that_fails_ends_the_run_with_one_message(
 
 
 @pytest.mark.parametrize(
-    ("returned", "said"),
-    [("'busybox'", "pytest_dind_preload: 'busybox' is not a list"), ("[3]", "pytest_dind_preload: 3 is not a text")],
+    ("returned", "said", "workers"),
+    [
+        ("'busybox'", "pytest_dind_preload: 'busybox' is not a list", "0"),
+        ("[3]", "pytest_dind_preload: 3 is not a text", "2"),
+    ],
 )
-@pytest.mark.parametrize("workers", ["0", "2"])
 def test_what_the_hook_may_not_return_is_one_line(inner: InnerRun, returned: str, said: str, workers: str) -> None:
     inner.pytester.makeconftest(f"def pytest_dind_preload(config): return {returned}")
     inner.pytester.makepyfile("def test_it(dind_client): pass")

@@ -84,7 +84,7 @@ def suite(inner: InnerRun, busybox: str, monkeypatch: pytest.MonkeyPatch) -> Sui
     return Suite(inner, busybox)
 
 
-@pytest.mark.parametrize("arguments", ["-p no:xdist", "-n 0", "-n 0 --dist loadfile"])
+@pytest.mark.parametrize("arguments", ["-p no:xdist", "-n 0 --dist loadfile"])
 def test_one_process_has_its_daemon_from_the_first_import_on(
     suite: Suite, arguments: str, host: docker.DockerClient
 ) -> None:
@@ -119,13 +119,9 @@ def test_with_a_base_temp_that_pytest_makes_anew_conftests_too_see_a_daemon_and_
     assert suite.inner.left() == []
 
 
-@pytest.mark.parametrize("arguments", ["-n 2", "-n 2 --dist loadfile --basetemp"])
-def test_every_worker_has_its_daemon_from_the_first_import_on(
-    suite: Suite, arguments: str, host: docker.DockerClient
-) -> None:
+def test_every_worker_has_its_daemon_from_the_first_import_on(suite: Suite, host: docker.DockerClient) -> None:
     suite.inner.pytester.makeini("[pytest]\ndind_environ = true")
-    given = arguments.replace("--basetemp", f"--basetemp={suite.inner.pytester.path / 'base'}").split()
-    result = suite.run(*given)
+    result = suite.run("-n", "2")
     result.assert_outcomes(passed=6)
     engines = suite.engines()
     engines.pop("main")  # The controller, which only imports conftest.py, and has no daemon.
@@ -205,9 +201,8 @@ def test_the_docker_cli_lands_in_the_workers_daemon(inner: InnerRun, busybox: st
     assert inner.left() == []
 
 
-@pytest.mark.parametrize("mode", ["-p no:xdist", "-n 2"])
 def test_testcontainers_land_in_the_workers_daemon_and_are_reached_there(
-    inner: InnerRun, busybox: str, host: docker.DockerClient, mode: str, monkeypatch: pytest.MonkeyPatch
+    inner: InnerRun, busybox: str, host: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("testcontainers")
     # Its reaper is an image that a daemon without a registry cannot get.
@@ -236,12 +231,12 @@ def test_testcontainers_land_in_the_workers_daemon_and_are_reached_there(
                 assert fetch(url) == b"served\\n"
         """
     )
-    result = inner.run("--dind", "--dind-environ", f"--dind-preload={busybox}", *mode.split())
+    result = inner.run("--dind", "--dind-environ", f"--dind-preload={busybox}", "-n2")
     result.assert_outcomes(passed=2)
     assert inner.left() == []
 
 
-@pytest.mark.parametrize("mode", ["-p no:xdist", "-n 0", "-n 2"])
+@pytest.mark.parametrize("mode", ["-p no:xdist", "-n 2"])
 def test_a_daemon_that_does_not_start_is_one_message_and_nothing_of_the_suite_is_imported_in_its_stead(
     suite: Suite, mode: str
 ) -> None:

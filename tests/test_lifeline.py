@@ -249,7 +249,7 @@ def fail_to_restart(daemon: Daemon) -> None:
         daemon.restart()
 
 
-@pytest.mark.parametrize(("end", "times"), [(stop_twice, 5), (restart_and_stop, 2), (fail_to_restart, 2)])
+@pytest.mark.parametrize(("end", "times"), [(stop_twice, 3), (restart_and_stop, 2), (fail_to_restart, 2)])
 def test_daemons_that_are_stopped_leave_no_open_file_and_no_thread(
     daemon: Daemon, image: str, end: Callable[[Daemon], None], times: int
 ) -> None:

@@ -50,7 +50,7 @@ BOTH_WAYS = """
 """
 
 
-@pytest.mark.parametrize("mode", ["-p no:xdist", "-n 2", "-n 2 --basetemp"])
+@pytest.mark.parametrize("mode", ["-p no:xdist", "-n 2 --basetemp"])
 def test_a_directory_of_the_test_is_the_same_in_an_inner_container_both_ways(
     inner: InnerRun, busybox: str, mode: str
 ) -> None:

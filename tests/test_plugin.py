@@ -121,8 +121,15 @@ class SilentSocket:
             bound.bind(str(path))
 
 
-@MODES
-@pytest.mark.parametrize("there", [SilentSocket.nothing, SilentSocket.regular_file, SilentSocket.refusing])
+@pytest.mark.parametrize(
+    ("there", "mode"),
+    [
+        (SilentSocket.nothing, NO_XDIST),
+        (SilentSocket.nothing, ("-n2",)),
+        (SilentSocket.regular_file, NO_XDIST),
+        (SilentSocket.refusing, NO_XDIST),
+    ],
+)
 def test_an_engine_that_does_not_answer_is_one_usage_error(
     inner: InnerRun, mode: tuple[str, ...], there: Callable[[Path], None], short_tmp: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -238,15 +245,13 @@ def engine_with_user_namespaces(image: str, busybox: str) -> Iterator[Daemon]:
         yield engine
 
 
-@MODES
 def test_an_engine_with_user_namespaces_is_one_usage_error(
-    inner: InnerRun, mode: tuple[str, ...], engine_with_user_namespaces: Daemon, busybox: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    inner: InnerRun, engine_with_user_namespaces: Daemon, busybox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", engine_with_user_namespaces.host)
     inner.pytester.makepyfile(USERS)
     usage_error(
-        inner.run("--dind", f"--dind-image={busybox}", *mode),
+        inner.run("--dind", f"--dind-image={busybox}", *NO_XDIST),
         "privileged mode is incompatible with user namespaces",
         "cause: ",
         "userns-remap",

@@ -374,12 +374,11 @@ def test_the_marker_takes_settings_of_a_daemon_as_keywords_only(marker: str, inn
     )
 
 
-@pytest.mark.parametrize("arguments", [["-n2"], ["-n2", "--dist=loadfile"]])
-def test_a_bad_marker_is_one_usage_error_with_xdist_too(arguments: list[str], inner: InnerRun, image: str) -> None:
+def test_a_bad_marker_is_one_usage_error_with_xdist_too(inner: InnerRun, image: str) -> None:
     inner.pytester.makepyfile(
         test_it="import pytest\n@pytest.mark.dind(memory=0)\ndef test_it(dind_fresh_daemon): pass"
     )
-    result = inner.run("--dind", f"--dind-image={image}", *arguments)
+    result = inner.run("--dind", f"--dind-image={image}", "-n2")
     usage_error(result, "pytest-dind: test_it.py::test_it, @pytest.mark.dind, memory: 0 is not a size of at least 6m")
     assert inner.left() == []
 

@@ -56,7 +56,7 @@ def ended(error: DaemonStartError) -> bool:
     return bool(re.match(r"it ended after \d+\.\d\d s, before it answered \(image \S+\)$", error.reason))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def image_of(host: docker.DockerClient, busybox: str) -> Iterator[Callable[..., str]]:
     """A callable that makes an image with more programs in it, of busybox unless told; they are shell scripts."""
     made: list[str] = []
@@ -354,7 +354,7 @@ class Timer:
         self._thread.join()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hanging(image_of: Callable[..., str]) -> Settings:
     """A daemon that takes for ever to start, so that an interrupt always comes in time."""
     return Settings(image=image_of(dockerd=_SLEEPS, containerd=_SLEEPS))

@@ -343,12 +343,14 @@ def test_images_are_adopted_and_daemons_run_inside(busybox: str, image: str) -> 
 
 def test_it_is_as_fast_as_a_unix_socket(image: str) -> None:
     seconds: dict[str, list[float]] = {"unix": [], "tls": []}
+    # The fastest of up to five: what others do on this machine meanwhile is in the rest.
     for _ in range(5):
         for transport, measured in seconds.items():
             with Daemon.start(Settings(image=image, transport=transport)) as daemon:
                 measured.append(daemon.start_seconds)
-    # The fastest of five: what others do on this machine meanwhile is in the rest.
-    assert min(seconds["tls"]) < min(seconds["unix"]) + 0.3, seconds
+        if min(seconds["tls"]) < min(seconds["unix"]) + 0.3:
+            return
+    pytest.fail(str(seconds))
 
 
 def test_testcontainers_and_subprocesses_of_a_suite_land_in_the_workers_daemon(

@@ -91,7 +91,6 @@ def said_started(result: pytest.RunResult, count: int) -> None:
         ("-n 0", ["main"]),
         ("-n 2", ["gw0", "gw1"]),
         ("-n 2 --dist loadfile", ["gw0", "gw1"]),
-        ("-n 2 --dist loadscope", ["gw0", "gw1"]),
         ("-n 2 --dist loadgroup", ["gw0", "gw1"]),
         ("-n 2 --dist worksteal", ["gw0", "gw1"]),
         ("--dist each --tx 2*popen", ["gw0", "gw1"]),
@@ -175,7 +174,7 @@ def test_a_crashed_worker_that_is_not_replaced_leaves_nothing(suite: Suite) -> N
     suite.inner.wait_until_nothing_is_left()
 
 
-@pytest.mark.parametrize("arguments", ["-x -n 2", "--maxfail=2 -n 2", "-x -p no:xdist"])
+@pytest.mark.parametrize("arguments", ["--maxfail=2 -n 2", "-x -p no:xdist"])
 def test_a_run_that_stops_at_a_failure_leaves_nothing(suite: Suite, arguments: str) -> None:
     suite.inner.pytester.makepyfile(
         """
