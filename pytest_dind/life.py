@@ -126,7 +126,11 @@ class Life:
             self.own(base_temp.own if base_temp else None)
             self.check_interrupted()
             self._running = True
-            self.engine.start(self.name)
+            try:
+                self.engine.start(self.name)
+            except EngineRefusedError:
+                self._running = False  # There is no end to wait for.
+                raise
         self.transport.started(self.name, self.lifeline, lambda: self.engine.container(self.name))
         self.check_interrupted()
         api_version = self.transport.wait_ready(self.lifeline, deadline)

@@ -201,6 +201,12 @@ def daemon(image: str) -> Iterator[Daemon]:
         yield started
 
 
+@pytest.fixture(scope="session")
+def engine_settings(image: str, busybox: str) -> Settings:
+    """For a daemon that is a host engine to others: it adopts their image, which takes many seconds to load."""
+    return Settings(image=image, preload=(image, busybox))
+
+
 @pytest.fixture
 def short_tmp() -> Iterator[Path]:
     """A temporary directory whose path leaves room for a unix socket's."""

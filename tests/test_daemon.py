@@ -181,24 +181,24 @@ def test_a_kept_daemon_outlives_its_end_until_it_is_removed_by_hand(host: docker
         shutil.rmtree(Path(address.removeprefix("unix://")).parent)
 
 
-def test_a_daemon_inside_this_daemon_is_one_of_its_own(own: Daemon, image: str, busybox: str) -> None:
-    own.load(image)
-    with own.nest(Settings(image=image)) as inner:
-        assert own.client.containers.get(inner.name).status == "running"
-        assert inner.client.images.list() == []
-        inner.load(busybox)
-        assert run(inner, busybox, SHOW_LIMIT, mem_limit="64m") == str(64 * 1024**2)
-        server = inner.client.containers.run(busybox, "sleep 60", ports={"80/tcp": None}, detach=True)
-        with pytest.raises(DaemonStateError, match=rf"of {inner.name} cannot be reached from here, and "):
-            inner.address(server, 80)
-        assert "TESTCONTAINERS_HOST_OVERRIDE" not in inner.env
-    assert own.client.containers.list(all=True) == []
-    assert own.client.volumes.list() == []
-    # One that nobody stops ends with the daemon that it is in.
-    forgotten = own.nest(Settings(image=image))
-    own.stop()
-    assert forgotten.stopped
-    assert not Path(forgotten.host.removeprefix("unix://")).parent.exists()
+def test_a_daemon_inside_this_daemon_is_one_of_its_own(engine_settings: Settings, image: str, busybox: str) -> None:
+    with Daemon.start(engine_settings) as own:
+        with own.nest(Settings(image=image)) as inner:
+            assert own.client.containers.get(inner.name).status == "running"
+            assert inner.client.images.list() == []
+            inner.load(busybox)
+            assert run(inner, busybox, SHOW_LIMIT, mem_limit="64m") == str(64 * 1024**2)
+            server = inner.client.containers.run(busybox, "sleep 60", ports={"80/tcp": None}, detach=True)
+            with pytest.raises(DaemonStateError, match=rf"of {inner.name} cannot be reached from here, and "):
+                inner.address(server, 80)
+            assert "TESTCONTAINERS_HOST_OVERRIDE" not in inner.env
+        assert own.client.containers.list(all=True) == []
+        assert own.client.volumes.list() == []
+        # One that nobody stops ends with the daemon that it is in.
+        forgotten = own.nest(Settings(image=image))
+        own.stop()
+        assert forgotten.stopped
+        assert not Path(forgotten.host.removeprefix("unix://")).parent.exists()
 
 
 # -- what it is

@@ -217,8 +217,8 @@ def test_an_image_that_is_nowhere_is_named_with_the_reason() -> None:
     assert " daemon " not in said.stdout
 
 
-def test_a_full_disk_is_said_with_the_cure(inner: InnerRun, temp: Path, image: str) -> None:
-    with Daemon.start(Settings(image=image, preload=(image,))) as engine:
+def test_a_full_disk_is_said_with_the_cure(inner: InnerRun, temp: Path, engine_settings: Settings, image: str) -> None:
+    with Daemon.start(engine_settings) as engine:
         volumes = "/var/lib/docker/volumes"
         full = f"mount -t tmpfs -o size=1m tmpfs {volumes} && ! dd if=/dev/zero of={volumes}/all 2>/dev/null"
         assert engine.exec(["sh", "-c", full]) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,10 @@ pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module")
-def engine(image: str, busybox: str) -> Iterator[Daemon]:
+def engine(engine_settings: Settings) -> Iterator[Daemon]:
     """A host engine that nobody else changes: a daemon, with the images for daemons in it."""
     shared = (Path("/tmp"), Path(tempfile.gettempdir()))
-    with Daemon.start(Settings(image=image, mount=shared, preload=(image, busybox))) as daemon:
+    with Daemon.start(dataclasses.replace(engine_settings, mount=shared)) as daemon:
         yield daemon
 
 

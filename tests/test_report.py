@@ -128,8 +128,8 @@ def test_the_first_test_that_fails_shows_the_daemons_start_also_with_xdist_and_i
     inner.pytester.makepyfile("def test_it(dind_client): assert False")
     result = inner.run("--dind", "-n1", "--junitxml=all.xml", "-o", "junit_logging=all")
     result.assert_outcomes(failed=1)
-    assert "API listen on" in sections(result, "test_it")[LOG]
-    assert "API listen on" in (inner.pytester.path / "all.xml").read_text()
+    assert 'msg="Starting up"' in sections(result, "test_it")[LOG]
+    assert "Starting up" in (inner.pytester.path / "all.xml").read_text()
     quiet = inner.run("--dind", *NO_XDIST, "--show-capture=no", "-q")
     assert sections(quiet, "test_it") == {}
     assert "Captured" not in str(quiet.stdout)

@@ -19,12 +19,12 @@ import docker
 import pytest
 from docker.errors import APIError
 
-from pytest_dind import Daemon, DaemonStartError, DindError, EngineRefusedError, Settings, unbroken
+from pytest_dind import Daemon, DaemonStartError, DindError, EngineRefusedError, Settings, life, unbroken
 from pytest_dind.diagnosis import diagnose
 from pytest_dind.errors import TAIL_LINES
 from pytest_dind.host import HostEngine
 
-from .conftest import remains
+from .conftest import PATIENCE, remains
 
 pytestmark = [pytest.mark.usefixtures("nothing_is_left"), pytest.mark.once]
 
@@ -274,10 +274,10 @@ def test_a_network_that_the_engine_does_not_have(image: str) -> None:
     assert "network no-such-network not found" in str(error)
 
 
-def test_a_container_that_is_not_privileged(image: str) -> None:
+def test_a_container_that_is_not_privileged(engine_settings: Settings, image: str) -> None:
     # An engine with a runtime of this name: it is run without --privileged there, and is but runc.
-    with Daemon.start(Settings(image=image, config={"runtimes": {"sysbox-runc": {"path": "runc"}}})) as engine:
-        engine.load(image)
+    with_runtime = engine_settings.changed("test", config={"runtimes": {"sysbox-runc": {"path": "runc"}}})
+    with Daemon.start(with_runtime) as engine:
         with pytest.raises(DaemonStartError) as caught:
             engine.nest(Settings(image=image, runtime="sysbox-runc")).stop()
         assert engine.client.containers.list(all=True) == []
@@ -493,6 +493,9 @@ def test_a_container_whose_first_process_was_lost_on_the_way_is_started_again(
         start(engine, container)
 
     monkeypatch.setattr(HostEngine, "start", fail_once)
+    monkeypatch.setattr(life, "END_TIMEOUT", 2 * PATIENCE)
+    begin = time.monotonic()
     with Daemon.start(Settings(image=image)) as daemon:
+        assert time.monotonic() - begin < PATIENCE, "nobody waited for the end of what had not begun"
         assert daemon.alive
         assert starts == [daemon.name, daemon.name]

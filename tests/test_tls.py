@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -327,9 +328,8 @@ def test_it_needs_a_network() -> None:
 # -- what daemons are for
 
 
-def test_images_are_adopted_and_daemons_run_inside(busybox: str, image: str) -> None:
-    settings = Settings(image=image, transport="tls", preload=(busybox, image))
-    with Daemon.start(settings) as daemon:
+def test_images_are_adopted_and_daemons_run_inside(busybox: str, image: str, engine_settings: Settings) -> None:
+    with Daemon.start(dataclasses.replace(engine_settings, transport="tls")) as daemon:
         assert daemon.store is not None
         assert daemon.loaded_because == ""
         assert daemon.client.containers.run(busybox, ["echo", "served"], remove=True) == b"served\n"
