@@ -339,7 +339,7 @@ def test_a_pytest_that_ends_while_the_daemon_for_its_whole_process_starts_leaves
     inner.wait_until_nothing_is_left()
 
 
-@pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["no-xdist", "n2"])
+@pytest.mark.parametrize("arguments", [[], ["-n", "2", "--max-worker-restart=0"]], ids=["no-xdist", "n2"])
 def test_a_conftest_that_cannot_be_imported_leaves_nothing_of_the_daemon_that_was_up_for_it(
     inner: InnerRun, host: docker.DockerClient, arguments: list[str]
 ) -> None:
