@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
@@ -24,6 +24,9 @@ from pytest_dind.locks import host_id
 from pytest_dind.owner import Owner
 from pytest_dind.places import sockets_dir
 from pytest_dind.store import all_stores, let_go, remove, remove_volume
+
+if TYPE_CHECKING:
+    from .agents import Sidecar
 
 pytest_plugins = ["pytester"]
 
@@ -205,6 +208,15 @@ def daemon(image: str) -> Iterator[Daemon]:
 def engine_settings(image: str, busybox: str) -> Settings:
     """For a daemon that is a host engine to others: it adopts their image, which takes many seconds to load."""
     return Settings(image=image, preload=(image, busybox))
+
+
+@pytest.fixture(scope="session")
+def beside(host: docker.DockerClient) -> Iterator[Sidecar]:
+    """A docker:dind as pipelines have it beside an agent, whose daemons' image takes many seconds to load."""
+    from .agents import sidecar  # which needs what is above
+
+    with sidecar(host) as started:
+        yield started
 
 
 @pytest.fixture

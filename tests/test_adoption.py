@@ -188,9 +188,10 @@ def adopted(request: pytest.FixtureRequest, place: Place) -> Iterator[Adopted]:
         "single:1": (SINGLE,),
         "strange:1": (*place.busybox, *strange),
         "sister:1": (*place.busybox, lowest, layer(entry("s/plain", b"the sister's"))),
-        "tall:1": (*place.busybox, *many_layers(MANY - len(place.busybox))),
         "bare:1": (),
     }
+    if request.param in ENGINES:
+        made["tall:1"] = (*place.busybox, *many_layers(MANY - len(place.busybox)))
     settings = place.settings(request.param, write_images(place.directory / "images.tar", made))
     filled = fill.store_for(settings, place.engine, place.owner)
     assert filled is not None
@@ -221,7 +222,8 @@ def test_what_is_adopted_is_what_was_saved(adopted: Adopted) -> None:
     assert strange["s/not-\udcff\udcfe-text"].mode == 0o644
     script = "[ /s/one-of-two -ef /s/other-of-two ] && stat -c %h /s/one-of-two; id -u; cat /s/opaque/*"
     assert run(adopted.daemon, "strange:1", script) == "2\n0\nfrom above"
-    assert run(adopted.daemon, "tall:1", "cat /s/newest; echo; ls /s | wc -l").split() == ["97", "99"]
+    if "tall:1" in adopted.made:
+        assert run(adopted.daemon, "tall:1", "cat /s/newest; echo; ls /s | wc -l").split() == ["97", "99"]
 
 
 @on_engines

@@ -20,7 +20,7 @@ import pytest
 
 from pytest_dind.labels import HOST, ROLE
 
-from .agents import AGENT, Agent, Sidecar, package, sidecar, started_agent
+from .agents import AGENT, Agent, Sidecar, package, started_agent
 from .conftest import BUSYBOX, IMAGE, wait_until
 from .pipelines import EXAMPLES, Build, Jenkinsfile, Stage, docker_options, github_jobs, gitlab_jobs
 
@@ -99,13 +99,6 @@ def agent_image(host: docker.DockerClient, tmp_path_factory: pytest.TempPathFact
         host.images.build(path=str(JENKINS), tag=built, buildargs=arguments, rm=True, forcerm=True)
         stack.callback(host.images.remove, built, force=True)
         yield built
-
-
-@pytest.fixture(scope="module")
-def beside(host: docker.DockerClient) -> Iterator[Sidecar]:
-    """A docker:dind for all tests of this module that want one."""
-    with sidecar(host) as started:
-        yield started
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from .agents import (
     archive,
     host_socket_agent,
     privileged_agent,
-    sidecar,
     ssh_agent,
     ssh_environment,
 )
@@ -268,20 +267,21 @@ def test_an_engine_that_nobody_uses_any_more_is_freed() -> None:
 
 
 @pytest.mark.once
-def test_beside_a_sidecar_daemons_are_reached_at_its_address(host: docker.DockerClient, tmp_path: Path) -> None:
-    with sidecar(host) as beside:
-        with beside.agent(host) as agent:
-            said = header(passed(agent, "-n2", *PORT, env=NO_PORTS))
-            assert said == "tls (at ports of docker, where the host engine is)"
-        # From a machine that reaches the engine over TCP and TLS, and is in no container of it.
-        (tmp_path / "test_it.py").write_text(SUITE)
-        (tmp_path / "certificates").mkdir()
-        environment = {**os.environ, **ENV, **NO_PORTS, **beside.environment(tmp_path / "certificates")}
-        command = [sys.executable, "-m", "pytest", "--dind", *PORT, "-rA", "--rootdir", str(tmp_path), str(tmp_path)]
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        assert header(ended.stdout).startswith("tls (at ports of 1")
-        one_that_shares_its_socket_is_reached_by_its_name_or_refused_at_once(host, beside)
+def test_beside_a_sidecar_daemons_are_reached_at_its_address(
+    host: docker.DockerClient, beside: Sidecar, tmp_path: Path
+) -> None:
+    with beside.agent(host) as agent:
+        said = header(passed(agent, "-n2", *PORT, env=NO_PORTS))
+        assert said == "tls (at ports of docker, where the host engine is)"
+    # From a machine that reaches the engine over TCP and TLS, and is in no container of it.
+    (tmp_path / "test_it.py").write_text(SUITE)
+    (tmp_path / "certificates").mkdir()
+    environment = {**os.environ, **ENV, **NO_PORTS, **beside.environment(tmp_path / "certificates")}
+    command = [sys.executable, "-m", "pytest", "--dind", *PORT, "-rA", "--rootdir", str(tmp_path), str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert header(ended.stdout).startswith("tls (at ports of 1")
+    one_that_shares_its_socket_is_reached_by_its_name_or_refused_at_once(host, beside)
 
 
 def one_that_shares_its_socket_is_reached_by_its_name_or_refused_at_once(
