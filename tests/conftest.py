@@ -72,6 +72,18 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+# -- the order
+
+
+#: Modules with tests of half a minute, which come first: in the end the other worker would wait for one of them.
+LONG = ("test_pipelines.py", "test_route.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 # -- what outlives runs, and is of no use to anybody when the suite has ended
 
 
