@@ -6,18 +6,25 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import DaemonStateError
 from .inventory import Inventory
+
+if TYPE_CHECKING:
+    from docker.errors import APIError
 
 #: Containers that are removed at a time: the daemon ends them side by side.
 _AT_A_TIME = 8
 #: Seconds in which what is being removed already should be gone, and between two looks whether it is.
 _GOING_TIMEOUT = 10
 _EVERY = 0.02
+#: So often containers are removed that others have started while those were removed.
+_MOST_ROUNDS = 5
 #: What an engine says of a container whose end somebody else, such as `--rm`, brings about.
 _IS_GOING = "already in progress"
+#: What one says of a network that containers are connected to.
+_IS_USED = "active endpoints"
 
 
 class Cleaning:
@@ -73,9 +80,22 @@ class Cleaning:
             self.refused.append(f"{kind} {name}: {error}")
 
     def _remove_containers(self) -> None:
-        came = self._came("container")
+        """Remove those that came, and those that these, or others, have started meanwhile."""
+        before = self._before.things["container"]
+        tried: set[str] = set()
+        for _ in range(_MOST_ROUNDS):
+            came = {one: name for one, name in self._came("container").items() if one not in tried}
+            self._remove_side_by_side(came)
+            tried.update(came)
+            if not came or all(one["Id"] in tried or one["Id"] in before for one in self._api.containers(all=True)):
+                return
+            self._now = Inventory.of(self._api)
+        self.refused.append(f"containers: new ones came as fast as others were removed, {_MOST_ROUNDS} times")
+
+    def _remove_side_by_side(self, came: Mapping[str, str]) -> None:
         if len(came) <= 1:
-            self._remove("container", self._remove_container)
+            for identity, name in came.items():
+                self._attempt("container", name, partial(self._remove_container, identity))
             return
         with ThreadPoolExecutor(min(len(came), _AT_A_TIME), "dind_clean") as threads:
             done = [
@@ -103,11 +123,23 @@ class Cleaning:
         try:
             self._api.remove_network(identity)
         except APIError as error:
-            if not self._has_swarm:
+            if self._disconnect(identity, error):
+                self._api.remove_network(identity)
+            elif not self._has_swarm:
                 raise
             failure = error
         if self._has_swarm:  # It lets go of its networks only behind the back of all who asked it to.
             _wait_until_gone(identity, self._api.networks, failure)
+
+    def _disconnect(self, network: str, error: APIError) -> bool:
+        """Take containers from before off a network that came; whether there were any."""
+        if _IS_USED not in str(error.explanation):
+            return False
+        connected = self._api.inspect_network(network)["Containers"]
+        ours = [one for one in connected if one in self._before.things["container"]]
+        for one in ours:
+            self._api.disconnect_container_from_network(one, network, force=True)
+        return bool(ours)
 
     def _clean_images(self) -> None:
         there = self._now.things["image"]

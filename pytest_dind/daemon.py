@@ -29,11 +29,13 @@ class Daemon(Endpoint):
     settings: Settings
     #: Whether it was left running on purpose.
     kept: bool
+    #: Whether a test that used it has failed.
+    blamed: bool
 
     def __init__(self, settings: Settings, engine: HostEngine, owner: Owner, base_temp: BaseTemp | None) -> None:
         super().__init__(engine, Life.planned(engine, owner, settings))
         self.settings = dataclasses.replace(settings, image=engine.image_named(settings.image))
-        self.kept = False
+        self.kept = self.blamed = False
         self._base_temp = base_temp
         self._pid = os.getpid()
         self._nested: list[Daemon] = []
@@ -130,6 +132,11 @@ class Daemon(Endpoint):
             self._life.own(base_temp.own)
         else:
             self.restart()
+
+    @property
+    def is_to_stay(self) -> bool:
+        """Whether its settings want it left running when it has done its work."""
+        return self.settings.keep == "always" or (self.settings.keep == "failed" and self.blamed)
 
     def keep(self) -> None:
         """Leave the daemon running when this process ends, until its container is removed by hand."""

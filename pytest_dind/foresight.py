@@ -68,7 +68,7 @@ class Foresight:
                 runtime.prepare(settings)
         found = (self._fresh_settings_of(one) for one in near if _wants_fresh(one))
         wanted = [one for one in found if one is not None]
-        runtime.expect_fresh(wanted, self._ahead, may_start=not wanted or memory.has_room(wanted[-1]))
+        runtime.expect_fresh(wanted, self._ahead, memory.room_for(wanted) if wanted else 0)
 
     def _fresh_settings_of(self, item: pytest.Item) -> Settings | None:
         settings = self._settings_of(item)
@@ -98,5 +98,6 @@ def _wants_fresh(item: pytest.Item) -> bool:
 
 
 def _is_skipped(item: pytest.Item) -> bool:
-    """Whether a test is sure to be skipped; what a condition says is known in its turn only."""
-    return item.get_closest_marker("skip") is not None
+    """Whether a test is sure to be skipped; what a condition in a string says is known in its turn only."""
+    conditions = (one for mark in item.iter_markers("skipif") for one in (*mark.args, mark.kwargs.get("condition")))
+    return item.get_closest_marker("skip") is not None or any(one is True for one in conditions)

@@ -15,6 +15,9 @@ from .evidence import uses_session_daemon
 from .inventory import Inventory
 from .session import Session
 
+#: Seconds that a daemon may take to remove one thing; in one whose containerd stands still it would take for ever.
+ANSWER_TIMEOUT = 60
+
 
 class Hindsight:
     """A plugin of its own: cleans up after each test that asks for `dind_clean`, with `--dind-clean` after every one.
@@ -65,14 +68,17 @@ class Hindsight:
             daemon.checkup.note_config()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
         """Clean up when the last fixture has been torn down, whatever came of that."""
         try:
             return (yield)
         finally:
-            daemon = self._daemon
-            if self._before is not None and daemon is not None and daemon is self._session.runtime.session:
-                self._clean(self._before, daemon, item.nodeid)
+            before, daemon = self._before, self._daemon
+            if before is not None and daemon is not None and daemon is self._session.runtime.session:
+                # What the last test left, such as one that failed with -x, is what the daemon is kept to show.
+                is_shown = nextitem is None and daemon.is_to_stay
+                if not is_shown:
+                    self._clean(before, daemon, item.nodeid)
             self._before = self._daemon = self._item = None
 
     @contextmanager
@@ -114,11 +120,14 @@ class Hindsight:
     def _clean(self, before: Inventory, daemon: Daemon, test: str) -> None:
         if not daemon.alive:
             return
-        cleaning = Cleaning(daemon.client.api, before)
+        client = daemon.connect(ANSWER_TIMEOUT)
+        cleaning = Cleaning(client.api, before)
         try:
             cleaning.run()
         except OSError as error:  # docker-py's errors are OSErrors, by way of requests'
             self._warn(daemon, error)
+        finally:
+            client.close()
         left = cleaning.refused + (_restock(daemon) if cleaning.lost else [])
         if left:
             notices.warn(

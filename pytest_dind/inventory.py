@@ -10,6 +10,8 @@ from .host import listed_name
 
 #: dockerd makes them anew each time that it starts, and nobody can remove them.
 _PREDEFINED = {"bridge", "host", "none"}
+#: In a swarm dockerd makes it with the first container that needs it, and has an endpoint in it from then on.
+_OF_EVERY_SWARM = {"docker_gwbridge"}
 #: What the engine lists of names where an image has none.
 _NO_NAME = "<none>:<none>"
 #: From here on it says what builds have cached without counting what containers and volumes take on the disk.
@@ -36,12 +38,13 @@ class Inventory:
         """
         images = api.images(all=True)
         swarm, is_manager = _swarm(api)
+        not_made = _PREDEFINED | _OF_EVERY_SWARM if swarm else _PREDEFINED
         return cls(
             things={
                 **({kind: dict(list_all(api)) for kind, list_all in _OF_SWARM.items()} if is_manager else {}),
                 "container": {one["Id"]: listed_name(one) for one in api.containers(all=True)},
                 "image": {one["Id"]: _shown(one) for one in images},
-                "network": {one["Id"]: one["Name"] for one in api.networks() if one["Name"] not in _PREDEFINED},
+                "network": {one["Id"]: one["Name"] for one in api.networks() if one["Name"] not in not_made},
                 "volume": {one["Name"]: one["Name"] for one in api.volumes()["Volumes"] or ()},
                 "plugin": {one["Id"]: one["Name"] for one in api.plugins()},
                 "build cache": {one["ID"]: one["ID"] for one in _build_cache(api)},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +14,9 @@ from .daemon import Daemon
 from .errors import DaemonStartError
 from .notices import Notice
 from .settings import Settings
+
+#: What threads of this process work for; in a forked child there are none.
+_served: weakref.WeakSet[Beginning | Starter | Lookahead] = weakref.WeakSet()
 
 
 @dataclass(eq=False)
@@ -24,6 +29,15 @@ class Beginning:
     notices: list[Notice] = field(default_factory=list)
     #: Whether nobody will take it.
     is_unwanted: bool = False
+
+    def __post_init__(self) -> None:
+        _served.add(self)
+
+    def forget_in_child(self) -> None:
+        """Leave it to the parent process: nobody here can take it."""
+        self.is_unwanted = True
+        self.future = Future()
+        self.future.set_exception(DaemonStartError("a daemon", "it is another process that starts it"))
 
     def require_wanted(self) -> None:
         """Go no further when nobody will take it.
@@ -48,6 +62,11 @@ class Starter:
     def __init__(self) -> None:
         self._thread: ThreadPoolExecutor | None = None
         self._identity = 0
+        _served.add(self)
+
+    def forget_in_child(self) -> None:
+        """Start with a thread of this process."""
+        self._thread = None
 
     def begin(self, make: Callable[[Beginning], Daemon], settings: Settings) -> Beginning:
         """Have a daemon started; `Beginning.take` returns it."""
@@ -81,40 +100,45 @@ class Lookahead:
         self._starter = starter
         self._make = make
         self._end = end
+        #: How many there may be on the host engine at a time.
+        self._most = 1
+        self.forget_in_child()
+        _served.add(self)
+
+    def forget_in_child(self) -> None:
+        """Begin with nothing: what there is has another process as its owner."""
         self._spares: list[Beginning] = []
         self._ender: ThreadPoolExecutor | None = None
         self._room = threading.Condition()  # also for what both threads and this one change
-        #: How many there may be on the host engine at a time, and how many there are, until nothing is left of them.
-        self._most = 1
+        #: How many there are on the host engine, until nothing is left of them.
         self._alive = 0
         self._notices: list[Notice] = []
-        self._failures: list[BaseException] = []
 
     @property
     def alive(self) -> int:
         """How many there are, until nothing is left of them; those that are being started count, too."""
         return self._alive
 
-    def expect(self, wanted: Sequence[Settings], ahead: int, *, may_start: bool = True) -> None:
+    def expect(self, wanted: Sequence[Settings], ahead: int, room: int) -> None:
         """Have daemons started for what comes next, in this order; those that nobody wants any more are ended.
 
         :param wanted: Of the test that runs, if it has not taken its own yet, and of those after it.
         :param ahead: How many may stand by, besides the one that is used.
-        :param may_start: Whether there is room on the machine for what lacks; if not, it is started in its turn.
+        :param room: How many of them the machine has room for; what lacks beyond that is started in its turn.
         """
         with self._room:
             self._most = ahead + 1
         left = list(self._spares)
         lacking = []
-        for settings in wanted:
+        for number, settings in enumerate(wanted):
             spare = next((one for one in left if one.settings == settings), None)
-            if spare is None:
-                lacking.append(settings)
-            else:
+            if spare is not None:
                 left.remove(spare)
+            elif number < room:
+                lacking.append(settings)
         for spare in left:
             self._drop(spare)
-        for settings in lacking if may_start else ():
+        for settings in lacking:
             self._spares.append(self._starter.begin(self._make_when_there_is_room, settings))
 
     def take(self, settings: Settings) -> Daemon:
@@ -152,10 +176,7 @@ class Lookahead:
         beginning.future.add_done_callback(self._end_unwanted)
 
     def close(self) -> None:
-        """End all, and return when nothing is left of them.
-
-        :raises DindError: one did not end as it should; the others have.
-        """
+        """End all, and return when nothing is left of them; warns of what did not end as it should."""
         for spare in list(self._spares):
             self._drop(spare)
         self._starter.close()
@@ -163,8 +184,6 @@ class Lookahead:
             self._ender.shutdown(wait=True)
             self._ender = None
         notices.repeat(self._notices)
-        if self._failures:
-            raise self._failures.pop()
 
     # -- on the other threads
 
@@ -183,14 +202,13 @@ class Lookahead:
             raise
 
     def _end_counted(self, daemon: Daemon) -> None:
-        try:
-            with notices.kept() as found:
+        with notices.kept() as found:
+            try:
                 self._end(daemon)
-        except BaseException as error:  # noqa: BLE001 (raised at the end)
-            self._failures.append(error)
-        finally:
-            self._notices += found
-            self._count(-1)
+            except BaseException as error:  # noqa: BLE001 (nobody waits for it; `close` says it)
+                notices.warn(f"{daemon.name} did not end as it should: {type(error).__name__}: {error}")
+        self._notices += found
+        self._count(-1)
 
     def _count(self, change: int) -> None:
         with self._room:
@@ -215,3 +233,11 @@ class Lookahead:
             while self._spares and self._alive >= self._most:
                 self._drop(self._spares[-1])
             self._room.wait_for(lambda: self._alive < self._most)
+
+
+def _forget_in_child() -> None:
+    for one in list(_served):
+        one.forget_in_child()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

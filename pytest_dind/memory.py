@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from .settings import Settings
@@ -16,10 +18,13 @@ _CGROUPS = (
 )
 
 
-def has_room(settings: Settings) -> bool:
-    """Whether there is memory for one more daemon; yes where nobody says how much there is."""
+def room_for(wanted: Sequence[Settings]) -> int:
+    """Return how many of these daemons, from the first on, there is memory for; all, where nobody says how much."""
     left = available()
-    return left is None or left >= needed(settings)
+    if left is None:
+        return len(wanted)
+    totals = itertools.accumulate(needed(settings) for settings in wanted)
+    return sum(1 for _ in itertools.takewhile(lambda total: total <= left, totals))
 
 
 def needed(settings: Settings) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -50,3 +50,14 @@ def repeat(notices: list[Notice]) -> None:
     while notices:
         notice = notices.pop(0)
         warn(notice.message, harmless=notice.harmless, stacklevel=3)
+
+
+def are_errors(messages: Iterable[str]) -> bool:
+    """Warn of each; return whether the user's filters make an error of one, which is not raised here."""
+    raised = []
+    for message in messages:
+        try:
+            warn(message, stacklevel=3)
+        except DindWarning as error:
+            raised.append(error)
+    return bool(raised)

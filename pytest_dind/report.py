@@ -81,12 +81,17 @@ def _last(text: str, lines: int) -> str:
     return (f"(the last {lines} of {len(found)} lines)\n" if len(found) > lines else "") + shown
 
 
-def summary(news: Sequence[Mapping[str, Any]], removed: Swept, stores: Kept) -> list[str]:
+def summary(news: Sequence[Mapping[str, Any]], removed: Swept, stores: Kept, *, brief: bool) -> list[str]:
     """Return the summary: daemons started, how long that took, what was removed, and what was not.
 
     :param stores: What the image stores hold after the run.
     :param removed: What was still there when the run had ended, and had to be removed by hand.
+    :param brief: Say only what is still there.
     """
+    return [*([] if brief else _what_happened(news, removed, stores)), *_what_stays(news, removed)]
+
+
+def _what_happened(news: Sequence[Mapping[str, Any]], removed: Swept, stores: Kept) -> list[str]:
     seconds = [one["seconds"] for one in news if "started" in one]
     lines = []
     if seconds:
@@ -94,19 +99,26 @@ def summary(news: Sequence[Mapping[str, Any]], removed: Swept, stores: Kept) -> 
         gone = "all removed with their volumes" if not kept else f"{kept} kept"
         if kept and kept < len(seconds):
             gone += ", the others removed with their volumes"
-        if removed.failed:
+        if removed.failed or any("left" in one for one in news):
             gone = "not all could be removed"
         times = f"median {statistics.median(seconds):.2f} s, max {max(seconds):.2f} s"
         lines.append(f"dind: {len(seconds)} daemon{'s' * (len(seconds) > 1)} started ({times}); {gone}")
     if removed.removed:
         lines.append(f"dind: removed what crashed workers left: {removed}")
-    lines += [f"dind: not removed: {failure}" for failure in removed.failed]
     if str(stores) and (stores.removed or stores.failed or any("store" in one for one in news)):
         lines.append(f"dind: {stores}")
     for one in news:
         if "replaced" in one:
             what = f"{one['after']} broke it ({one['complaint']})"
             lines.append(f"dind: the session daemon {one['replaced']} was replaced: {what}")
+    return lines
+
+
+def _what_stays(news: Sequence[Mapping[str, Any]], removed: Swept) -> list[str]:
+    lines = [f"dind: not removed: {failure}" for failure in removed.failed]
+    for one in news:
+        if "left" in one:
+            lines.append(f"dind: not removed: {one['left']}")
         if "kept" in one:
             lines.append(f"dind: kept {one['kept']}: export {one['export']}")
             lines.append(f"dind:   remove it with: docker rm -fv {one['kept']}")

@@ -33,7 +33,6 @@ class Runtime:
         self.news: list[dict[str, Any]] = []
         self.session: Daemon | None = None
         self.daemons: list[Daemon] = []
-        self._failed: list[Daemon] = []
         self._session_settings: Settings | None = None
         self._wanted: tuple[str | Path, ...] = ()
         self._expected: tuple[str | Path, ...] = ()
@@ -77,7 +76,7 @@ class Runtime:
 
     def _early_or_new(self, settings: Settings) -> Daemon:
         early = self._early
-        if early is not None and early.settings == settings:
+        if early is not None and early.settings == settings and not early.is_unwanted:
             try:
                 return early.take()
             finally:
@@ -188,9 +187,9 @@ class Runtime:
         self._keep_or_forget(daemon)
         self.lookahead.give_back(daemon)
 
-    def expect_fresh(self, wanted: Sequence[Settings], ahead: int, *, may_start: bool) -> None:
+    def expect_fresh(self, wanted: Sequence[Settings], ahead: int, room: int) -> None:
         """Hear what fresh daemons the next tests will want; see `Lookahead.expect`."""
-        self.lookahead.expect(wanted, ahead, may_start=may_start and bool(wanted) and self._can_begin())
+        self.lookahead.expect(wanted, ahead, room if room and self._can_begin() else 0)
 
     def _can_begin(self) -> bool:
         """Look up what two threads must not at the same time; if that fails, whoever asks for a daemon hears why."""
@@ -210,10 +209,6 @@ class Runtime:
         self.has_started = True
         return daemon
 
-    def blame(self, daemon: Daemon) -> None:
-        """Remember that a test that used a daemon has failed."""
-        self._failed.append(daemon)
-
     def stop(self, daemon: Daemon) -> None:
         """Stop a daemon, or keep it as its settings say."""
         self._keep_or_forget(daemon)
@@ -224,7 +219,7 @@ class Runtime:
         self.daemons = [one for one in self.daemons if one is not daemon and not one.stopped]
         if daemon is self.session:
             self.session = self._session_settings = None
-        if daemon.settings.keep == "always" or (daemon.settings.keep == "failed" and daemon in self._failed):
+        if daemon.is_to_stay:
             daemon.keep()
         if daemon.kept:
             self.news.append({"kept": daemon.name, "export": daemon.export})

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from . import heed, live, report, workers
+from . import heed, live, notices, report, workers
 from .abort import HOPELESS, end_run, ends_the_run
 from .basetemp import base_temp_of
 from .container import BaseTemp
@@ -75,8 +75,9 @@ class Session:
             self._runtime.close()
 
     def _stop_all(self) -> None:
-        self.runtime.stop_all()
-        self.news += self._take_news()
+        with notices.kept() as found:
+            self.runtime.stop_all()
+        self.news += [*self._take_news(), *({"left": one.message} for one in found)]
 
     def _take_news(self) -> list[dict[str, Any]]:
         taken, self.runtime.news = self.runtime.news, []
@@ -226,7 +227,7 @@ class Session:
         found = yield
         if found.failed:
             for daemon in self._evidence.of(item, self.runtime.daemons, self.runtime.session):
-                self.runtime.blame(daemon)
+                daemon.blamed = True
                 self._evidence.add(item, found, daemon)
         if self.runtime.news:
             setattr(found, workers.KEY, self._take_news())
@@ -240,7 +241,7 @@ class Session:
     # -- the run's end
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Stop the daemons, after the last fixture, and see that nothing is left."""
         self._stop_all()
         if hasattr(self.config, "workerinput"):
@@ -249,9 +250,10 @@ class Session:
             self._left = sweep_run(self.runtime.engine, self.runtime.run)
             used = {one["store"] for one in self.news if "store" in one}
             self._kept = self.runtime.tidy(self.settings[0].store_keep, used)
+            if notices.are_errors(one["left"] for one in self.news if "left" in one):
+                session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was started and removed."""
-        if terminalreporter.verbosity >= 0:
-            for line in report.summary(self.news, self._left, self._kept):
-                terminalreporter.write_line(line)
+        for line in report.summary(self.news, self._left, self._kept, brief=terminalreporter.verbosity < 0):
+            terminalreporter.write_line(line)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 from pytest_dind import Daemon, Settings
@@ -143,6 +145,10 @@ def test_a_swarm_that_came_is_left_with_all_that_is_in_it(own: Daemon, busybox: 
 
 def test_of_a_swarm_that_was_there_only_what_came_into_it_goes(own: Daemon, busybox: str, as_before: Inventory) -> None:
     own.client.swarm.init(advertise_addr=own.ip, listen_addr=f"{own.ip}:2377")
+    empty, nothing = Inventory.of(own.client.api), is_there(own)
+    serve(own, busybox, "first")  # With it comes a network that stays with the swarm.
+    assert cleaned(own, empty).refused == []
+    assert is_there(own) == nothing
     serve(own, busybox, "before")
     before, there = Inventory.of(own.client.api), is_there(own)
     serve(own, busybox, "during")
@@ -169,16 +175,50 @@ def test_what_somebody_else_is_removing_is_waited_for(own: Daemon, busybox: str,
 
 def test_what_would_not_go_is_named_with_the_reason(own: Daemon, busybox: str, as_before: Inventory) -> None:
     nameless = build(own, 0, f"FROM {busybox}", "RUN touch /nameless")
-    own.client.containers.create(busybox, name="before")
     before = Inventory.of(own.client.api)
     own.client.images.get(nameless).tag("named", "late")
-    own.client.networks.create("mine").connect("before")
-    own.client.containers.get("before").start()
-    image, network = cleaned(own, before).refused
-    assert image == "image named:late: it is the only name of an image from before, which would go with it"
-    assert network.startswith("network mine: ")
-    assert "has active endpoints" in network
+    assert cleaned(own, before).refused == [
+        "image named:late: it is the only name of an image from before, which would go with it"
+    ]
     assert nameless in Inventory.of(own.client.api).things["image"]
+    cleaned(own, as_before)
+
+
+def test_a_network_goes_even_if_containers_from_before_were_connected_to_it(
+    own: Daemon, busybox: str, as_before: Inventory
+) -> None:
+    own.client.networks.create("before")
+    served = own.client.containers.run(busybox, "sleep 1000", name="before", network="before", detach=True)
+    before, there = Inventory.of(own.client.api), is_there(own)
+    own.client.networks.create("during").connect("before")
+    assert cleaned(own, before).refused == []
+    assert is_there(own) == there
+    served.reload()
+    assert served.status == "running"
+    assert list(served.attrs["NetworkSettings"]["Networks"]) == ["before"]
+    cleaned(own, as_before)
+
+
+def test_containers_that_start_while_others_are_removed_go_too(
+    own: Daemon, busybox: str, as_before: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = Cleaning._remove_container
+
+    def start_another_and_remove(cleaning: Cleaning, identity: str) -> None:
+        if name := next(names, ""):
+            own.client.containers.run(busybox, "sleep 1000", name=name, volumes=[f"{name}-vol:/v"], detach=True)
+        remove(cleaning, identity)
+
+    monkeypatch.setattr(Cleaning, "_remove_container", start_another_and_remove)
+    names = iter(["second", "third"])
+    own.client.containers.run(busybox, "sleep 1000", name="first", detach=True)
+    assert cleaned(own, as_before).refused == []
+    assert is_there(own) == (as_before.things, as_before.tags, as_before.swarm)
+
+    names = iter([f"again-{number}" for number in range(9)])
+    own.client.containers.run(busybox, "sleep 1000", name="again", detach=True)
+    assert cleaned(own, as_before).refused[0] == "containers: new ones came as fast as others were removed, 5 times"
+    monkeypatch.undo()
     cleaned(own, as_before)
 
 
@@ -299,17 +339,63 @@ def test_a_warning_says_which_test_left_what_and_why_it_is_still_there(inner: In
     inner.pytester.makepyfile(
         f"""
         def test_before(dind_client):
-            dind_client.containers.create({busybox!r}, name="before")
+            dind_client.containers.create({busybox!r}, name="before").commit()
 
         def test_it(dind_client, dind_clean):
-            network = dind_client.networks.create("mine")
-            network.connect("before")
-            dind_client.containers.get("before").start()
+            nameless, = [one for one in dind_client.images.list() if not one.tags]
+            nameless.tag("mine", "late")
         """
     )
     result = inner.run("--dind", f"--dind-preload={busybox}", *NO_XDIST)
     result.assert_outcomes(passed=2, warnings=1)
-    left = (
-        "all that *::test_it left in pytest-dind-*, and the tests that follow will find it: network mine: *endpoints*"
-    )
+    left = "all that *::test_it left in pytest-dind-*, and the tests that follow will find it: image mine:late: *name*"
     result.stdout.fnmatch_lines([f"*DindWarning: dind_clean could not remove {left}"])
+
+
+def test_of_a_daemon_that_is_kept_the_last_test_is_not_cleaned_and_even_a_quiet_run_names_it(
+    inner: InnerRun, busybox: str, host: docker.DockerClient
+) -> None:
+    inner.pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.parametrize("name", ["first", "second"])
+        def test_it(dind_client, name):
+            dind_client.containers.create({busybox!r}, name=name)
+            assert name == "first"
+
+        def test_after(dind_client):
+            assert dind_client.containers.list(all=True) == []
+        """
+    )
+    options = ("--dind", "--dind-clean", "--dind-keep=failed", f"--dind-preload={busybox}", *NO_XDIST, "-q")
+    for more, left in (((), []), (("-x",), ["second"])):
+        result = inner.run(*options, *more)
+        (kept,) = inner.containers()
+        result.stdout.fnmatch_lines([f"dind: kept {kept}: export DOCKER_HOST=*", f"*docker rm -fv {kept}"])
+        (said,) = re.findall(r"export DOCKER_HOST=(\S+)", str(result.stdout))
+        client = docker.DockerClient(said)
+        assert [one.name for one in client.containers.list(all=True)] == left
+        client.close()
+        result.assert_outcomes(passed=1 if more else 2, failed=1)
+        host.containers.get(kept).remove(force=True, v=True)
+    inner.run("--dind", *NO_XDIST)  # It sweeps the directory of the last one's socket.
+
+
+def test_a_daemon_that_takes_for_ever_to_remove_something_is_not_waited_for_and_replaced(
+    inner: InnerRun, busybox: str
+) -> None:
+    inner.pytester.makeconftest("from pytest_dind import hindsight\n\nhindsight.ANSWER_TIMEOUT = 1\n")
+    inner.pytester.makepyfile(
+        f"""
+        def test_stops_containerd(dind_daemon, dind_clean):
+            dind_daemon.client.containers.run({busybox!r}, "sleep 1000", detach=True)
+            dind_daemon.exec(["sh", "-c", "kill -STOP $(pidof containerd)"])
+
+        def test_after(dind_client):
+            assert dind_client.containers.list(all=True) == []
+        """
+    )
+    result = inner.run("--dind", f"--dind-preload={busybox}", *NO_XDIST)
+    result.assert_outcomes(passed=2, warnings=1)
+    result.stdout.fnmatch_lines(["*dind_clean does not know what *::test_stops_containerd leaves in *timed out*"])

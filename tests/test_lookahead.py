@@ -151,12 +151,17 @@ def test_each_gets_the_daemon_that_its_markers_and_the_matrix_ask_for(inner: Inn
         def test_skipped(dind_fresh_daemon):
             pass
 
+        @pytest.mark.skipif(1 < 2, reason="nor this one")
+        @pytest.mark.dind(memory="500m")
+        def test_skipped_on_a_condition(dind_fresh_daemon, dind_client):
+            pass
+
         @pytest.mark.dind(memory="400m")
         def test_large(dind_fresh_client, dind_fresh_daemon):
             assert limit(dind_fresh_daemon) == 400 * 1024**2
     """)
     result = inner.run("--dind", "-p", "no:xdist", *[f"--dind-image={image}" for image in images])
-    result.assert_outcomes(passed=3 * len(images) + 1, skipped=len(images))
+    result.assert_outcomes(passed=3 * len(images) + 1, skipped=2 * len(images))
     assert watched.started == 3 * len(images)
 
 
@@ -318,5 +323,72 @@ def test_n_auto_counts_the_memory_of_daemons_and_the_header_says_so(inner: Inner
     for arguments in (["-n", "2", each], ["-n", "auto"]):
         assert "by memory" not in str(inner.run("--dind", *arguments).stdout)
     assert memory.most_workers(Settings(memory=left // 5)) == 2
-    assert not memory.has_room(Settings(memory=2 * left))
-    assert memory.has_room(Settings())
+    assert memory.room_for([Settings(memory=2 * left)]) == 0
+    assert memory.room_for([Settings(), Settings(memory=left * 2 // 5), *[Settings(memory=left * 2 // 5)] * 9]) == 3
+
+
+def test_no_more_stand_by_than_there_is_memory_for(inner: InnerRun, watched: Watched) -> None:
+    left = memory.available()
+    assert left is not None
+    inner.pytester.makepyfile(FRESH.format(tests=4).replace("sleep(0.2)", "sleep(1)"))
+    # It has not been used yet, so that only its limit tells how much it may take.
+    result = inner.run("--dind", "-p", "no:xdist", f"--dind-memory={left * 2 // 5}", "--dind-lookahead=3")
+    result.assert_outcomes(passed=4)
+    assert watched.started == 4
+    assert watched.most <= 3, "the one in use, one that stands by, and one that is ending"
+
+
+@pytest.mark.parametrize(
+    ("mode", "are_errors"), [(["-p", "no:xdist"], False), (["-n1"], True)], ids=["a warning", "an error in a worker"]
+)
+def test_what_goes_wrong_behind_the_back_of_tests_is_said_when_they_have_been_reported(
+    inner: InnerRun, mode: list[str], are_errors: bool
+) -> None:
+    inner.pytester.makeconftest("""
+        from pytest_dind import Daemon
+
+        ends = []
+        stop = Daemon.stop
+
+        def stop_and_fail(self, **how):
+            stop(self, **how)
+            ends.append(self)
+            if len(ends) == 1:
+                raise OSError("no more of that")
+
+        Daemon.stop = stop_and_fail
+    """)
+    inner.pytester.makepyfile(FRESH.format(tests=2))
+    result = inner.run("--dind", *mode, *(["-W", "error"] if are_errors else []))
+    result.assert_outcomes(passed=2, warnings=0 if are_errors else 1)
+    assert result.ret == (pytest.ExitCode.TESTS_FAILED if are_errors else pytest.ExitCode.OK)
+    result.stdout.fnmatch_lines(
+        [
+            "dind: 2 daemons started (*); not all could be removed",
+            "dind: not removed: pytest-dind-*-1 did not end as it should: OSError: no more of that",
+        ]
+    )
+
+
+def test_a_test_that_runs_in_a_forked_process_starts_its_own(inner: InnerRun, watched: Watched) -> None:
+    inner.pytester.makepyfile("""
+        import os
+        import signal
+        import time
+
+        def test_forked(request):
+            time.sleep(1)  # What the next test needs has begun by now.
+            child = os.fork()
+            if not child:
+                signal.alarm(30)
+                assert request.getfixturevalue("dind_client").ping()
+                assert request.getfixturevalue("dind_fresh_client").ping()
+                os._exit(3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+        def test_next(dind_client, dind_fresh_client):
+            assert dind_client.ping()
+            assert dind_fresh_client.ping()
+    """)
+    inner.run("--dind", "-p", "no:xdist").assert_outcomes(passed=2)
+    assert watched.started == 4
