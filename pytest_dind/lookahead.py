@@ -112,6 +112,8 @@ class Lookahead:
         self._room = threading.Condition()  # also for what both threads and this one change
         #: How many there are on the host engine, until nothing is left of them.
         self._alive = 0
+        #: How many of these are being ended.
+        self._ending = 0
         self._notices: list[Notice] = []
 
     @property
@@ -167,6 +169,7 @@ class Lookahead:
         with self._room:
             if self._ender is None:
                 self._ender = ThreadPoolExecutor(1, "dind end")
+            self._ending += 1
             self._ender.submit(self._end_counted, daemon)
 
     def adopt(self, beginning: Beginning) -> None:
@@ -208,7 +211,9 @@ class Lookahead:
             except BaseException as error:  # noqa: BLE001 (nobody waits for it; `close` says it)
                 notices.warn(f"{daemon.name} did not end as it should: {type(error).__name__}: {error}")
         self._notices += found
-        self._count(-1)
+        with self._room:
+            self._ending -= 1
+            self._count(-1)
 
     def _count(self, change: int) -> None:
         with self._room:
@@ -228,9 +233,9 @@ class Lookahead:
             self.give_back(future.result())
 
     def _make_room(self) -> None:
-        """Have one more daemon allowed: what stands by for another test goes."""
+        """Have one more daemon allowed: unless one is ending anyway, what stands by for another test goes."""
         with self._room:
-            while self._spares and self._alive >= self._most:
+            while self._spares and self._alive - self._ending >= self._most:
                 self._drop(self._spares[-1])
             self._room.wait_for(lambda: self._alive < self._most)
 

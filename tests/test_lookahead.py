@@ -187,6 +187,39 @@ def test_it_was_so(dind_fresh_daemon):
     assert watched.most == 2
 
 
+def test_one_that_nobody_foresaw_costs_no_spare_of_other_settings(inner: InnerRun, watched: Watched) -> None:
+    inner.pytester.makeconftest("""
+        import time
+        from pytest_dind import Daemon
+
+        stop = Daemon.stop
+
+        def stop_slowly(self, **how):
+            time.sleep(1)
+            stop(self, **how)
+
+        Daemon.stop = stop_slowly
+    """)
+    inner.pytester.makepyfile("""
+        import time
+        import pytest
+
+        def test_before(dind_fresh_client):
+            pass
+
+        def test_by_name(request):
+            time.sleep(0.5)  # By now the next test's has begun, and the one of the test before has not ended.
+            request.getfixturevalue("dind_fresh_client")
+
+        @pytest.mark.dind(memory="300m")
+        def test_next(dind_fresh_client):
+            pass
+    """)
+    inner.run("--dind", "-p", "no:xdist").assert_outcomes(passed=3)
+    assert watched.started == 3
+    assert watched.most == 2
+
+
 def test_one_that_fails_while_nobody_waits_fails_the_test_that_needed_it(inner: InnerRun) -> None:
     inner.pytester.makepyfile("""
         import time
