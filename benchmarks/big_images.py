@@ -141,13 +141,18 @@ def _described(engine: HostEngine, recipe: Recipe, tag: str) -> BigImage:
 def remove_stores(engine: HostEngine, *tags: str) -> None:
     """Remove the image stores with any of these images, so that the next daemon fills one.
 
-    :raises TimeoutError: one stays in use.
+    :raises TimeoutError: one stays in use; with its volume's name.
     """
     store.let_go()
     for one in store.all_stores(engine):
         if not one.images.keys().isdisjoint(tags):
-            # The containers of daemons that were killed take a moment to go.
-            seconds_until(partial(store.remove, engine, one), 0.1, time.monotonic(), patience=30)
+            try:
+                # The containers of daemons that were killed take a moment to go, on a busy machine a long one.
+                seconds_until(partial(store.remove, engine, one), 0.1, time.monotonic())
+            except TimeoutError as error:
+                raise TimeoutError(
+                    f"the image store {one.volume} is still in use ({error}): `pytest-dind prune` removes it later"
+                ) from error
 
 
 def _remove_images(engine: HostEngine, label: str) -> None:
