@@ -329,13 +329,16 @@ def test_adopted_images_are_removed_and_come_back_and_the_store_stays_what_it_wa
         assert exported(own, "sister:1") == contents(made["sister:1"])
 
 
-def test_a_daemon_inside_is_started_from_an_adopted_image_and_loads_adopted_images(place: Place) -> None:
-    file = write_images(place.directory / "nested.tar", {"single:1": (SINGLE,)})
-    with place.start(Settings(image=IMAGE, preload=(IMAGE, file))) as outer:
+def test_a_daemon_inside_is_started_from_an_adopted_image_and_loads_adopted_images(
+    engine_settings: Settings, busybox: str
+) -> None:
+    with Daemon.start(engine_settings) as outer:
         assert outer.loaded_because == ""
-        with outer.nest(Settings(image=IMAGE, preload=("single:1",))) as inner:
+        adopted = outer.client.images.get(busybox)
+        with outer.nest(Settings(image=IMAGE, preload=(busybox,))) as inner:
             assert inner.loaded_because == ""
-            assert exported(inner, "single:1") == contents([SINGLE])
+            assert inner.client.images.get(busybox).attrs["RootFS"] == adopted.attrs["RootFS"]
+            assert run(inner, busybox, "echo it runs") == "it runs\n"
 
 
 def test_what_adoption_costs_is_of_the_layers_and_not_of_their_files(place: Place) -> None:
