@@ -48,13 +48,13 @@ class Checkup:
         """Return what makes the daemon no good for another test, such as "it does not answer"; empty if it is good.
 
         It serves, and what it does not say itself (its container can write to its disk and start processes, has its
-        bridge, firewall and programs, …) is as it was at `watch`: see fit.sh.
+        bridge, firewall and programs, …) is as it was at `watch`, if that was said: see fit.sh.
         """
         lifeline = self._life.lifeline
         if lifeline is None:
             return "it was stopped"
-        number = lifeline.ask("fit")
-        found = lifeline.answer(number, _FIT_SOON)
+        number = lifeline.ask("fit") if self.watches else ""
+        found = lifeline.answer(number, _FIT_SOON) if number else ""
         silent = None if found or lifeline.ended else self.why_silent()
         if silent is not None:
             lifeline.wait_ended(_FIT_SOON)  # It may be about to.

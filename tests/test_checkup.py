@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from pytest_dind import Daemon, Settings
 
-from .conftest import IMAGE, MATRIX, OFFICIAL, InnerRun
+from .conftest import IMAGE, MATRIX, OFFICIAL, InnerRun, wait_until
 
 pytestmark = pytest.mark.once
 
@@ -94,6 +95,15 @@ def test_one_without_room_for_processes_is_told() -> None:
         assert re.fullmatch(r"no process can be started in its container: 1\d\d of at most 120 are there", complaint)
 
 
+def test_without_a_measure_it_is_asked_for_a_ping_alone(own: Daemon) -> None:
+    with Daemon.start(dataclasses.replace(own.settings, preload=())) as daemon:
+        begin = time.monotonic()
+        assert daemon.checkup.complaint() == ""
+        assert time.monotonic() - begin < 4, "a deadline ran out"
+        daemon.exec(["sh", "-c", "kill -KILL $(pidof dockerd)"])
+        assert daemon.checkup.complaint() == "its container has ended: dockerd ended with exit code 137"
+
+
 def test_one_that_hangs_as_a_whole_is_told_within_seconds(own: Daemon) -> None:
     own.watch()
     own.engine.api.pause(own.name)
@@ -133,8 +143,8 @@ def test_it_takes_less_than_5_milliseconds(own: Daemon) -> None:
         assert own.checkup.complaint() == ""
         return time.monotonic() - begin
 
-    # The best of many: how long it takes where nothing else runs. `python -m benchmarks clean` says more.
-    assert min(seconds() for _ in range(50)) < 0.005
+    # How long it takes where nothing else runs, for which others are waited for. `python -m benchmarks clean` says more.
+    wait_until(lambda: seconds() < 0.005, lambda: "it was never that fast")
 
 
 # -- in a run
