@@ -143,7 +143,7 @@ def test_it_takes_less_than_5_milliseconds(own: Daemon) -> None:
         assert own.checkup.complaint() == ""
         return time.monotonic() - begin
 
-    # How long it takes where nothing else runs, for which others are waited for. `python -m benchmarks clean` says more.
+    # How long it takes where nothing else runs, which is waited for. `python -m benchmarks clean` says more.
     wait_until(lambda: seconds() < 0.005, lambda: "it was never that fast")
 
 
