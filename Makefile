@@ -38,7 +38,7 @@ lint:  ## Check style and types, and the pipelines in examples/
 		else echo 'The shell scripts are not checked: there is no shellcheck here.'; fi
 	.ci/lint-pipelines
 
-bench:  ## Compare with the peers, for ten minutes or more: one table, and every measurement in bench.json
+bench:  ## Compare with the peers, for a quarter of an hour: one table, and every measurement in bench.json
 	.ci/setup
 	$(WITH_IMAGES) $(PYTHON_IN_VENV) -m benchmarks compare --json bench.json
 
