@@ -214,11 +214,12 @@ while IFS= read -r line; do
         fi
         break
         ;;
-    "watch "*) # DATA_ROOT: from now on there may be questions
+    "watch "*) # NUMBER DATA_ROOT: from now on there may be questions
         . /pytest-dind-fit.sh
         watch "${line#watch }"
         ;;
     note) note_config ;;
+    suspect) suspect ;;
     "fit "*) fit "${line#fit }" ;;
     "own "*) printf '%s' "${line#own }" >$state/own ;; # a directory of the owner's; containers leave root's files there
     esac

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from .life import Life
 from .lifeline import Lifeline
 
@@ -10,6 +12,8 @@ PING_TIMEOUT = 5
 #: Seconds in which boot.sh should have said how its container is; a busy disk takes some. And what it takes, mostly.
 _FIT_TIMEOUT = 30
 _FIT_SOON = 0.5
+#: Seconds after which one that seems broken is looked at again, before all that it holds is given up.
+_LOOK_AGAIN = 0.1
 #: What boot.sh's own lines in the log begin with.
 _OURS = "pytest-dind: "
 
@@ -23,18 +27,26 @@ class Checkup:
         self.watches = False
 
     def watch(self, data_root: str) -> None:
-        """Take the daemon as it is now for good, as a measure for `complaint`; the caller does not wait for it.
+        """Take the daemon as it is now for good, as a measure for `complaint`; that takes some milliseconds.
 
         :param data_root: Where dockerd has its data, in the container.
         """
-        if self._life.lifeline is not None:
-            self._life.lifeline.say(f"watch {data_root}")
+        lifeline = self._life.lifeline
+        if lifeline is not None:
+            lifeline.answer(lifeline.ask("watch", data_root), _FIT_TIMEOUT)
             self.watches = True
 
+    def suspect(self) -> None:
+        """Say that something that outlasts tests may change dockerd's daemon.json next: now it is still the test's."""
+        self._tell("suspect")
+
     def note_config(self) -> None:
-        """Take dockerd's daemon.json as it is now for good; `watch` has come before."""
-        if self._life.lifeline is not None:
-            self._life.lifeline.say("note")
+        """Take dockerd's daemon.json as it is now for good, unless a test had changed it before."""
+        self._tell("note")
+
+    def _tell(self, word: str) -> None:
+        if self.watches and self._life.lifeline is not None:
+            self._life.lifeline.say(word)
 
     def why_silent(self) -> OSError | None:
         """Return why the daemon does not answer; None if it does."""
@@ -50,6 +62,14 @@ class Checkup:
         It serves, and what it does not say itself (its container can write to its disk and start processes, has its
         bridge, firewall and programs, …) is as it was at `watch`, if that was said: see fit.sh.
         """
+        begin = time.monotonic()
+        found = self._look()
+        if found and not self._life.ended and time.monotonic() - begin < _LOOK_AGAIN:
+            time.sleep(_LOOK_AGAIN)  # dockerd may just be changing its firewall, say.
+            found = self._look()
+        return found
+
+    def _look(self) -> str:
         lifeline = self._life.lifeline
         if lifeline is None:
             return "it was stopped"

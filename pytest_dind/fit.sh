@@ -10,24 +10,28 @@ bridge=/sys/class/net/docker0
 newline='
 '
 
-# watch DATA_ROOT: what is found now is how it is to be; what is the matter from the start, no test has to answer for.
+# watch NUMBER DATA_ROOT: what is found now is how it is to be; what is the matter from the start, no test has to answer
+# for. Answered like fit, for nobody is to change anything before.
 watch() {
-    data_root=$1
-    processes=
-    for name in dockerd containerd; do
-        find_process $name 2>/dev/null
-        [ -z "$run" ] || processes=$processes$name$newline
-    done
-    unset IFS
+    data_root=${1#* }
+    dockerd_found=$(find_process dockerd) containerd_found=$(find_process containerd)
     present=$(vital | while read -r part; do [ ! -e "$part" ] || echo "$part"; done)
-    rules=$(iptables-save 2>/dev/null | grep -E '^-A (FORWARD|PREROUTING|OUTPUT|POSTROUTING) .*(docker0|DOCKER)')
+    # docker:dind's entrypoint has dockerd use the old iptables where it must. Of the rules, those of single containers
+    # come and go.
+    for save in iptables-save /usr/local/sbin/.iptables-legacy/iptables-save; do
+        rules=$($save 2>/dev/null | grep -E '^-A (FORWARD|PREROUTING|OUTPUT|POSTROUTING) .*(docker0|DOCKER)' | grep -v /32)
+        [ -z "$rules" ] || break
+    done
     read -r forwards </proc/sys/net/ipv4/ip_forward
+    suspected=
     note_config
     much=$newline
-    while [ ${#much} -lt 262144 ]; do much=$much$much; done
+    while [ ${#much} -lt 65536 ]; do much=$much$much; done
+    accepted=
     look
-    known=$trouble
+    accepted=$found
     rm -f "$data_root/.pytest-dind"
+    printf 'pytest-dind: fit %s \n' "${1%% *}"
 }
 
 # Of these, what there is at the start must be there later.
@@ -41,8 +45,15 @@ vital() {
 # A daemon.json that is another now counts as soon as dockerd reads it again, which may have been: as it is now, it is
 # to be.
 note_config() {
+    [ -z "$suspected" ] || return 0
     read_config
     noted=$content
+}
+
+# Before something that outlasts tests may change it: what a test has done to it is not taken for wanted.
+suspect() {
+    read_config
+    [ "$content" = "$noted" ] || suspected=yes
 }
 
 read_config() {
@@ -56,7 +67,7 @@ read_config() {
 # fit NUMBER: the answer to the question with that number; the owner takes it out of the log.
 fit() {
     look
-    [ "$trouble" != "$known" ] || trouble=
+    suspected=
     printf 'pytest-dind: fit %s %s\n' "$1" "$trouble"
     rm -f "$data_root/.pytest-dind"
 }
@@ -64,6 +75,7 @@ fit() {
 # Sets `trouble` to what is the matter, or to nothing.
 look() {
     trouble=
+    found=
     set -f
     IFS=$newline
     look_at_all
@@ -71,41 +83,62 @@ look() {
     set +f
 } </dev/null 2>/dev/null
 
-look_at_all() {
-    for name in $processes; do
-        find_process "$name"
-        case $run in
-        "" | Z* | X*) trouble="its $name process has ended" ;;
-        T* | t*) trouble="its $name process is stopped, as by SIGSTOP" ;;
-        esac
-    done
-    can_fork || trouble="no process can be started in its container: $pids of at most $pids_limit are there"
-    for part in $present; do
-        [ -e "$part" ] || trouble="$part is missing in its container"
-    done
-    [ ! -e $bridge ] || bridge_is_up || trouble="its bridge docker0 is down"
-    read -r forwards_now </proc/sys/net/ipv4/ip_forward
-    [ "$forwards_now" = "$forwards" ] || trouble="net.ipv4.ip_forward in its container is $forwards_now"
-    read_config
-    [ "$content" = "$noted" ] || trouble="its $config_file is not what it was"
-    can_write || trouble="its $data_root is full, or cannot be written to"
-    # For want of a process the shell would end.
-    [ -n "$trouble" ] || [ -z "$rules" ] || has_rules || trouble="it lacks iptables rules that dockerd made at its start"
+# complain CHECK TROUBLE
+complain() {
+    found="$found $1"
+    case " $accepted " in *" $1 "*) ;; *) trouble=${trouble:-$2} ;; esac
 }
 
-# find_process NAME: sets `run` to the state of the process that has that name, or to nothing; docker:dind's entrypoint
-# starts it as the child of an init.
-find_process() {
-    run=
-    IFS=' '
-    read -r pids <"${state:?}/$1-pid"
-    read -r stat </proc/"$pids"/stat || stat=
-    case $stat in *"($1)"*) ;; *) read -r pids </proc/"$pids"/task/"$pids"/children ;; esac # it has no end of line
-    for pid in $pids; do
-        read -r stat </proc/"$pid"/stat || continue
-        case $stat in *"($1)"*) run=${stat##*) } ;; esac
+# look_at NAME PID
+look_at() {
+    [ -n "$2" ] || return 0
+    state_of "$1" "$2"
+    case $run in
+    "" | Z* | X*) complain "$1" "its $1 process has ended" ;;
+    T* | t*) complain "$1" "its $1 process is stopped, as by SIGSTOP" ;;
+    esac
+}
+
+look_at_all() {
+    look_at dockerd "$dockerd_found"
+    look_at containerd "$containerd_found"
+    can_fork || complain pids "no process can be started in its container: $pids of at most $pids_limit are there"
+    for part in $present; do
+        [ -e "$part" ] || complain part "$part is missing in its container"
     done
+    [ ! -e $bridge ] || bridge_is_up || complain bridge "its bridge docker0 is down"
+    read -r forwards_now </proc/sys/net/ipv4/ip_forward
+    [ "$forwards" != 1 ] || [ "$forwards_now" = 1 ] || complain forward "net.ipv4.ip_forward in its container is off"
+    read_config
+    [ "$content" = "$noted" ] || complain config "its $config_file is not what it was"
+    can_write || complain disk "its $data_root is full, or cannot be written to"
+    # For want of a process the shell would end.
+    case $found in *pids*) return ;; esac
+    [ -z "$rules" ] || has_rules || complain rules "it lacks iptables rules that dockerd made at its start"
+}
+
+# find_process NAME: prints the id of the process that has that name, or nothing; docker:dind's entrypoint starts it as
+# the child of an init.
+find_process() {
+    read -r pids <"${state:?}/$1-pid"
+    read -r children </proc/"$pids"/task/"$pids"/children # it has no end of line
+    for pid in $pids $children; do
+        read -r stat </proc/"$pid"/stat || continue
+        case $stat in *"($1)"*) echo "$pid" && return ;; esac
+    done
+} 2>/dev/null
+
+# state_of NAME PID: sets `run` to the state of the process, or to nothing if there is no such process.
+state_of() {
+    run=
+    read -r stat </proc/"$2"/stat || return 0
+    case $stat in *"($1)"*) ;; *) return 0 ;; esac
+    IFS=' '
+    # shellcheck disable=SC2086 # Into fields, from the third on: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+    set -- ${stat##*) }
     IFS=$newline
+    run=$1
+    [ $((${29} & 256)) = 0 ] || run=X # SIGKILL is on its way
 }
 
 bridge_is_up() {
@@ -113,7 +146,7 @@ bridge_is_up() {
 }
 
 has_rules() {
-    rules_now=$(iptables-save)
+    rules_now=$($save) || return 0
     for rule in $rules; do
         case $rules_now in *"$rule"*) ;; *) return 1 ;; esac
     done

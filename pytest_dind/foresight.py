@@ -54,6 +54,8 @@ class Foresight:
                 after = self._positions[nextitem] + 1
                 yield from item.session.items[after : after + self._ahead]
             return
+        if getattr(item.config.option, "dist", "") == "worksteal":
+            return  # Another worker may take the rest.
         queue: Any = getattr(item.config.pluginmanager.get_plugin("workerinteractor"), "torun", None)
         if hasattr(queue, "lock"):  # xdist 3 has one that can be looked into
             with queue.lock() as numbers:
@@ -99,5 +101,7 @@ def _wants_fresh(item: pytest.Item) -> bool:
 
 def _is_skipped(item: pytest.Item) -> bool:
     """Whether a test is sure to be skipped; what a condition in a string says is known in its turn only."""
+    if any(mark.kwargs.get("run") is False for mark in item.iter_markers("xfail")):
+        return not item.config.getoption("runxfail", default=False)
     conditions = (one for mark in item.iter_markers("skipif") for one in (*mark.args, mark.kwargs.get("condition")))
     return item.get_closest_marker("skip") is not None or any(one is True for one in conditions)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from . import notices
+from .checkup import Checkup
 from .cleaning import Cleaning
 from .daemon import Daemon
 from .errors import DindError
@@ -50,9 +51,10 @@ class Hindsight:
         if fixturedef.scope == "function":
             self._begin(asked=fixturedef.argname == "dind_clean")
             return (yield)
+        self._checkup(Checkup.suspect)
         with self.lasting():
             result = yield
-        self._note_lasting()
+        self._checkup(Checkup.note_config)
         if fixturedef.argname == "dind_daemon" and self._has_begun:  # asked for by name, in the middle
             self._begin()
         return result
@@ -60,16 +62,17 @@ class Hindsight:
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[object]) -> None:
         """Hear of the end of a fixture of wider scope, which may have put back what it had changed."""
         if fixturedef.scope != "function":
-            self._note_lasting()
+            self._checkup(Checkup.note_config)
 
-    def _note_lasting(self) -> None:
+    def _checkup(self, say: Callable[[Checkup], None]) -> None:
         daemon = self._session.runtime.session
         if daemon is not None:
-            daemon.checkup.note_config()
+            say(daemon.checkup)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
         """Clean up when the last fixture has been torn down, whatever came of that."""
+        self._checkup(Checkup.suspect)
         try:
             return (yield)
         finally:
@@ -118,7 +121,7 @@ class Hindsight:
             notices.warn(f"dind_clean does not know what {self._item.nodeid} leaves in {daemon.name}: {error}")
 
     def _clean(self, before: Inventory, daemon: Daemon, test: str) -> None:
-        if not daemon.alive:
+        if daemon.checkup.complaint():  # The next test gets a new one.
             return
         client = daemon.connect(ANSWER_TIMEOUT)
         cleaning = Cleaning(client.api, before)

@@ -7,6 +7,7 @@ of its input and ends, and with it everything in the container.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import weakref
@@ -20,8 +21,9 @@ MOST_LOG = 4 * 1024 * 1024
 MOST_LINE = 64 * 1024
 #: The engine's frame: stream, three zeros, length. https://docs.docker.com/reference/api/engine/#tag/Container/operation/ContainerAttach
 _HEADER = 8
-#: What an answer of boot.sh begins with.
+#: What an answer of boot.sh begins with, and all of it: a number, and what is said to that.
 _ANSWER = b"pytest-dind: fit "
+_ANSWERS = re.compile(_ANSWER + rb"(\d+) ([^\n]*)\n")
 
 _open: weakref.WeakSet[Lifeline] = weakref.WeakSet()
 
@@ -67,10 +69,10 @@ class Lifeline:
         except OSError:  # the container ended meanwhile
             pass
 
-    def ask(self, question: str) -> str:
+    def ask(self, question: str, *words: str) -> str:
         """Ask boot.sh something; return the number with which `answer` waits for what it says to that."""
         self._asked += 1
-        self.say(f"{question} {self._asked}")
+        self.say(" ".join((question, str(self._asked), *words)))
         return str(self._asked)
 
     def answer(self, number: str, timeout: float) -> str | None:
@@ -129,14 +131,11 @@ class Lifeline:
 
     def _without_answers(self, data: bytes) -> bytes:
         """Hear the answers in what boot.sh said, each of which it wrote at once; they are not of the daemon's log."""
-        lines = data.splitlines(keepends=True)
-        for line in lines:
-            if line.startswith(_ANSWER):
-                number, _, said = line[len(_ANSWER) :].decode(errors="replace").partition(" ")
-                with self._changed:
-                    self._answers[number] = said.strip()
-                    self._changed.notify_all()
-        return b"".join(line for line in lines if not line.startswith(_ANSWER))
+        with self._changed:
+            for number, said in _ANSWERS.findall(data):
+                self._answers[number.decode()] = said.decode(errors="replace").strip()
+            self._changed.notify_all()
+        return _ANSWERS.sub(b"", data)
 
     def _exactly(self, count: int) -> bytes:
         data = b""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from . import progress
 from .errors import DindError, LockTimeoutError
 from .places import leases_dir, locks_dir, refuse_foreign, write_ours
+from .unbroken import require_not_interrupted
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -101,7 +102,9 @@ def _can_be_had(path: Path) -> bool | None:
 
 
 @contextmanager
-def held(name: str, what: str, timeout: float, by: str, check: Callable[[], object] = lambda: None) -> Iterator[None]:
+def held(
+    name: str, what: str, timeout: float, by: str, check: Callable[[], object] = require_not_interrupted
+) -> Iterator[None]:
     """Do what follows alone: no other process of this user holds the lock of that name meanwhile.
 
     The end of the process gives it up too, however it ends.

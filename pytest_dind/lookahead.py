@@ -90,6 +90,7 @@ class Starter:
         if self._thread is not None:
             unbroken.interrupt_thread(self._identity)
             self._thread.shutdown(wait=True)
+            unbroken.forget_thread(self._identity)
             self._thread = None
 
 

@@ -13,8 +13,12 @@ from .settings import Settings
 IDLE = 256 * 1024**2
 #: Limits of a cgroup, v2 and v1, and what is used of them.
 _CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
 )
 
 
@@ -40,7 +44,7 @@ def most_workers(settings: Settings) -> int | None:
 
 def available() -> int | None:
     """Return the bytes of memory that are to be had, on this machine and within our limit; None if nobody says."""
-    found = [_of_machine(), *(_within(limit, used) for limit, used in _CGROUPS)]
+    found = [_of_machine(), *(_within(*files) for files in _CGROUPS)]
     return min((one for one in found if one is not None), default=None)
 
 
@@ -49,10 +53,14 @@ def _of_machine() -> int | None:
     return int(said[1]) * 1024 if said else None
 
 
-def _within(limit: str, used: str) -> int | None:
+def _within(limit: str, used: str, stat: str) -> int | None:
     most, now = _text(limit).strip(), _text(used).strip()
+    # Of that, the kernel gives back by itself what it remembers of files.
+    cached = re.search(r"^inactive_file (\d+)$", _text(stat), re.MULTILINE)
     # Without a limit cgroup v2 says "max", and v1 more than there is anywhere.
-    return max(0, int(most) - int(now)) if most.isdecimal() and now.isdecimal() else None
+    return (
+        max(0, int(most) - int(now) + int(cached[1] if cached else 0)) if most.isdecimal() and now.isdecimal() else None
+    )
 
 
 def _text(path: str) -> str:

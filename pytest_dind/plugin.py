@@ -101,7 +101,7 @@ def dind_settings(_dind_session: Session, _dind_image: str) -> Settings:
 
 @pytest.fixture(scope="session")
 def dind_daemon(_dind_session: Session, dind_settings: Settings) -> Daemon:
-    """This worker's Docker daemon: a real one of its own, started when the first test asks for it.
+    """This worker's Docker daemon: a real one of its own, started when a test is sure to ask for it.
 
     A test may break it: the next test gets a new one at the same address.
     """

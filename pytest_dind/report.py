@@ -86,9 +86,9 @@ def summary(news: Sequence[Mapping[str, Any]], removed: Swept, stores: Kept, *, 
 
     :param stores: What the image stores hold after the run.
     :param removed: What was still there when the run had ended, and had to be removed by hand.
-    :param brief: Say only what is still there.
+    :param brief: Say only what is still there, and what tests have broken.
     """
-    return [*([] if brief else _what_happened(news, removed, stores)), *_what_stays(news, removed)]
+    return [*([] if brief else _what_happened(news, removed, stores)), *_what_to_know(news, removed)]
 
 
 def _what_happened(news: Sequence[Mapping[str, Any]], removed: Swept, stores: Kept) -> list[str]:
@@ -107,16 +107,15 @@ def _what_happened(news: Sequence[Mapping[str, Any]], removed: Swept, stores: Ke
         lines.append(f"dind: removed what crashed workers left: {removed}")
     if str(stores) and (stores.removed or stores.failed or any("store" in one for one in news)):
         lines.append(f"dind: {stores}")
+    return lines
+
+
+def _what_to_know(news: Sequence[Mapping[str, Any]], removed: Swept) -> list[str]:
+    lines = [f"dind: not removed: {failure}" for failure in removed.failed]
     for one in news:
         if "replaced" in one:
             what = f"{one['after']} broke it ({one['complaint']})"
             lines.append(f"dind: the session daemon {one['replaced']} was replaced: {what}")
-    return lines
-
-
-def _what_stays(news: Sequence[Mapping[str, Any]], removed: Swept) -> list[str]:
-    lines = [f"dind: not removed: {failure}" for failure in removed.failed]
-    for one in news:
         if "left" in one:
             lines.append(f"dind: not removed: {one['left']}")
         if "kept" in one:

@@ -162,9 +162,14 @@ class Runtime:
         complaint = daemon.checkup.complaint() if daemon is not None else ""
         if daemon is None or not complaint:
             return ""
-        preload = tuple(dict.fromkeys((*daemon.settings.preload, *self._wanted)))
-        daemon.settings = dataclasses.replace(daemon.settings, preload=preload)
-        daemon.restart()
+        known = daemon.settings
+        daemon.settings = dataclasses.replace(known, preload=tuple(dict.fromkeys((*known.preload, *self._wanted))))
+        daemon.blamed = False
+        try:
+            daemon.restart()
+        except ImageNotFoundError:  # What a test wanted once is not there any more: that test's error, if it comes.
+            daemon.settings = dataclasses.replace(known, preload=(self._session_settings or known).preload)
+            daemon.restart()
         if self._environ is not None:
             self._environ.undo()
             self._environ = Patched(daemon.env)
@@ -216,7 +221,7 @@ class Runtime:
 
     def _keep_or_forget(self, daemon: Daemon) -> None:
         # Those that their users have stopped themselves need no more.
-        self.daemons = [one for one in self.daemons if one is not daemon and not one.stopped]
+        self.daemons = [one for one in self.daemons if one is not daemon and (one is self.session or not one.stopped)]
         if daemon is self.session:
             self.session = self._session_settings = None
         if daemon.is_to_stay:

@@ -14,24 +14,45 @@ def do(work: Callable[[], object], undo: Callable[[], object], hurry: Callable[[
 
     :param hurry: Makes the work end soon; called on every interrupt.
     """
+    require_not_interrupted()
+    _do(work, undo, hurry, name)
+
+
+def _do(work: Callable[[], object], undo: Callable[[], object], hurry: Callable[[], object], name: str) -> None:
     job = _Job(work, undo)
     # In this context: what is kept of its warnings is kept of those that come from there.
     run = contextvars.copy_context().run
     interrupt = job.wait(threading.Thread(target=run, args=(job.run,), name=name, daemon=True), hurry)
     if interrupt is not None:
         if job.is_done:
-            do(undo, _nothing, _nothing, name)
+            _do(undo, _nothing, _nothing, name)
         raise interrupt
     if job.failures:
         raise job.failures[0]
 
 
-#: The jobs that threads wait for.
+#: The jobs that threads wait for, and the threads that are to begin none.
 _waiting: dict[int, _Job] = {}
+_interrupted: set[int] = set()
+
+
+def require_not_interrupted() -> None:
+    """Go no further on a thread that has been interrupted.
+
+    :raises KeyboardInterrupt: it has.
+    """
+    if threading.get_ident() in _interrupted:
+        raise KeyboardInterrupt
+
+
+def forget_thread(thread: int) -> None:
+    """Hear that a thread has ended; another may get its identity."""
+    _interrupted.discard(thread)
 
 
 def interrupt_thread(thread: int) -> None:
-    """Interrupt a thread, known by its identity, as Ctrl-C does the main one, if it waits for work here."""
+    """Interrupt a thread, known by its identity, as Ctrl-C does the main one: in work here, or before it begins any."""
+    _interrupted.add(thread)
     job = _waiting.get(thread)
     if job is not None:
         job.wake()
