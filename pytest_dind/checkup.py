@@ -48,10 +48,10 @@ class Checkup:
         if self.watches and self._life.lifeline is not None:
             self._life.lifeline.say(word)
 
-    def why_silent(self) -> OSError | None:
-        """Return why the daemon does not answer; None if it does."""
+    def why_silent(self, timeout: float = PING_TIMEOUT) -> OSError | None:
+        """Return why the daemon does not answer within `timeout` seconds; None if it does."""
         try:
-            self._life.transport.ping(PING_TIMEOUT)
+            self._life.transport.ping(timeout)
         except OSError as error:  # nobody listens, or the daemon hangs
             return error
         return None
@@ -73,9 +73,12 @@ class Checkup:
         lifeline = self._life.lifeline
         if lifeline is None:
             return "it was stopped"
-        number = lifeline.ask("fit") if self.watches else ""
-        found = lifeline.answer(number, _FIT_SOON) if number else ""
-        silent = None if found or lifeline.ended else self.why_silent()
+        number, found = self._ask()
+        silent = None if found or lifeline.ended else self.why_silent(_FIT_SOON)
+        if silent is not None and not lifeline.ended:
+            # A signal takes a moment to stop or end a process: what that has done is seen by now.
+            number, found = self._ask()
+            silent = None if found or lifeline.ended else self.why_silent()
         if silent is not None:
             lifeline.wait_ended(_FIT_SOON)  # It may be about to.
         elif found is None:
@@ -85,6 +88,14 @@ class Checkup:
         if silent is not None:
             return f"it does not answer on {self._life.transport.host} within {PING_TIMEOUT} s: {silent}"
         return f"its container has done nothing for {_FIT_TIMEOUT} s" if found is None else found
+
+    def _ask(self) -> tuple[str, str | None]:
+        """Ask boot.sh; return the question's number, and the answer, if it comes soon: empty if all is well."""
+        lifeline = self._life.lifeline
+        if lifeline is None or not self.watches:
+            return "", ""
+        number = lifeline.ask("fit")
+        return number, lifeline.answer(number, _FIT_SOON)
 
 
 def _last_words(lifeline: Lifeline) -> str:

@@ -138,7 +138,7 @@ state_of() {
     set -- ${stat##*) }
     IFS=$newline
     run=$1
-    [ $((${29} & 256)) = 0 ] || run=X # SIGKILL is on its way
+    [ $((${29} & 256 | ${7} & 4)) = 0 ] || run=X # SIGKILL is on its way, or the process is on its way out (PF_EXITING)
 }
 
 bridge_is_up() {
