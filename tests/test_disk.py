@@ -41,11 +41,15 @@ def daemon(image: str) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def engine(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostEngine]:
+def engine(daemon: Daemon, tmp_path: Path, short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostEngine]:
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
+    # The runs that other tests kill meanwhile leave directories of sockets, which a prune would find.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_tmp))
     engine = HostEngine(daemon.client, daemon.host)
     yield engine
+    for container in engine.client.containers.list(all=True):  # of a test that has failed
+        container.remove(force=True)
     store.let_go()
     for one in store.all_stores(engine):
         assert store.remove(engine, one)
