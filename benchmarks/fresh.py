@@ -1,4 +1,7 @@
-"""A fresh daemon for every test, against the same tests on one session daemon; the peers are in `compare`."""
+"""A fresh daemon for every test, against the same tests on one session daemon and on the official way.
+
+The other peers are in `compare`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,13 @@ from .timed_suite import AHEAD, SECONDS, TimedSuite
 TESTS = 40
 ROUNDS = 3
 MOST = {1: 1.10, 2: 1.35}
+#: How many times as long the official way takes, at the least.
+OFFICIAL = 6
+
+ALONE = "-n 1"
+SESSION = "one session daemon, nothing cleaned"
+FRESH = "a fresh daemon for every test"
+BY_HAND = "the same on the official way"
 
 
 def run() -> Table:
@@ -27,10 +37,12 @@ def run() -> Table:
     with made(engine, MB_370) as (image,), tempfile.TemporaryDirectory() as name:
         for workers in MOST:
             _measure(table, image, Path(name), workers)
+        _measure_official(table, image, Path(name))
     engine.close()
     table.notes += [
         "wall time of pytest, from its start to its end; each suite was run once before, so the image store is there",
         "ratio: of medians, to one session daemon without any cleaning and as many workers",
+        "the official way: docker:dind by `docker run`, TLS, and `docker save` into `docker load`, in every test; once",
         "with -n 2 on two cores, both workers' next daemons start while both tests run: starting takes all of a core",
     ]
     return table
@@ -38,8 +50,8 @@ def run() -> Table:
 
 def _measure(table: Table, image: BigImage, directory: Path, workers: int) -> None:
     names = {
-        "dind_client": f"-n {workers}: one session daemon, nothing cleaned",
-        "dind_fresh_client": f"-n {workers}: a fresh daemon for every test",
+        "dind_client": f"-n {workers}: {SESSION}",
+        "dind_fresh_client": f"-n {workers}: {FRESH}",
     }
     suites = {
         name: TimedSuite.written(directory / f"{fixture}-{workers}", fixture, image.tag, TESTS)
@@ -58,6 +70,18 @@ def _measure(table: Table, image: BigImage, directory: Path, workers: int) -> No
     table.limits.append(Limit(promise, times(found), found <= MOST[workers]))
     promise = f"-n {workers}: a worker never has more than {AHEAD + 1} daemons, and it does have that many"
     table.limits.append(Limit(promise, str(counted.most), counted.most == AHEAD + 1))
+
+
+def _measure_official(table: Table, image: BigImage, directory: Path) -> None:
+    """Run the suite as people write it who follow the documentation of docker:dind; it takes minutes."""
+    base = f"{ALONE}: {SESSION}"
+    name = f"{ALONE}: {BY_HAND}"
+    suite = TimedSuite.written(directory / "by_hand", "by_hand", image.tag, TESTS)
+    table.samples[name] = [suite.wall_time(1)]
+    table.rows.append((name, *spread(table.samples[name], in_seconds), times(ratio(table.samples, name, base))))
+    found = ratio(table.samples, name, f"{ALONE}: {FRESH}")
+    promise = f"the official way takes at least {OFFICIAL} times as long as fresh daemons of ours"
+    table.limits.append(Limit(promise, times(found), found >= OFFICIAL))
 
 
 class Counted:
