@@ -47,7 +47,7 @@ def client_at(address: str, timeout: int) -> tuple[docker.DockerClient, Tunnel |
         return _as_the_user_does(timeout), None
     tunnel = Tunnel(address)
     try:
-        return docker.DockerClient(f"unix://{tunnel.socket}", version="auto", timeout=timeout), tunnel
+        return _past_environ(docker.DockerClient(f"unix://{tunnel.socket}", version="auto", timeout=timeout)), tunnel
     except BaseException:
         tunnel.close()
         raise
@@ -61,18 +61,23 @@ def _as_the_user_does(timeout: int) -> docker.DockerClient:
         # docker-py takes `localhost` in localhost:2375 for a scheme.
         environment["DOCKER_HOST"] = _with_scheme(environment["DOCKER_HOST"])
     if not {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"} & os.environ.keys():
-        return docker.from_env(environment=environment, timeout=timeout)
+        return _past_environ(docker.from_env(environment=environment, timeout=timeout))
     # requests prefers those authorities to the engine's own, of DOCKER_CERT_PATH or a context; as they are for others,
     # an engine with TLS would never do. https://github.com/psf/requests/issues/3829
-    asking = _trusting_its_own(docker.from_env(environment=environment, timeout=timeout, version="1.41"))
+    asking = _past_environ(docker.from_env(environment=environment, timeout=timeout, version="1.41"))
     try:
         version = asking.api.version(api_version=False)["ApiVersion"]
     finally:
         asking.close()
-    return _trusting_its_own(docker.from_env(environment=environment, timeout=timeout, version=version))
+    return _past_environ(docker.from_env(environment=environment, timeout=timeout, version=version))
 
 
-def _trusting_its_own(client: docker.DockerClient) -> docker.DockerClient:
+def _past_environ(client: docker.DockerClient) -> docker.DockerClient:
+    """Have a client look for proxies now, and never again.
+
+    requests looks through all of `os.environ` before each question, which fails with a KeyError on one thread while
+    another changes it, as pytest does with PYTEST_CURRENT_TEST. See also https://github.com/psf/requests/issues/4997.
+    """
     from requests.utils import get_environ_proxies  # noqa: PLC0415
 
     api: Any = client.api

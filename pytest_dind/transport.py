@@ -144,7 +144,9 @@ class Transport(ABC):
         """
         import docker  # noqa: PLC0415
 
-        return docker.DockerClient(base_url=self.host, version=api_version, timeout=timeout)
+        client = docker.DockerClient(base_url=self.host, version=api_version, timeout=timeout)
+        client.api.trust_env = False  # What it would look for there, threads could not; see context.py.
+        return client
 
     def redirect(self, client: docker.DockerClient) -> None:  # noqa: B027 (nothing, where the address is the same)
         """Lead a client of `connect` to where the daemon is after it was started anew."""
