@@ -53,7 +53,9 @@ def limited_by_memory(config: pytest.Config, count: int) -> int:
     # Whoever names a number in the environment wants that.
     if most is None or most >= count or os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return count
-    config.stash[workers.BY_MEMORY] = most
+    # xdist itself starts no more than that.
+    if (getattr(config.option, "maxprocesses", None) or count) > most:
+        config.stash[workers.BY_MEMORY] = most
     return most
 
 

@@ -22,18 +22,26 @@ _CGROUPS = (
 )
 
 
-def room_for(wanted: Sequence[Settings]) -> int:
-    """Return how many of these daemons, from the first on, there is memory for; all, where nobody says how much."""
-    left = available()
+def room_for(wanted: Sequence[Settings], left: int | None, promised: int = 0) -> int:
+    """Return how many of these daemons, from the first on, there is memory for; all, where nobody says how much.
+
+    :param left: The bytes that are `available`, or this process's share of them.
+    :param promised: The bytes that daemons which were started already may still take.
+    """
     if left is None:
         return len(wanted)
-    totals = itertools.accumulate(needed(settings) for settings in wanted)
-    return sum(1 for _ in itertools.takewhile(lambda total: total <= left, totals))
+    totals = itertools.accumulate((needed(settings) for settings in wanted), initial=promised)
+    return sum(total <= left for total in totals) - (promised <= left)
 
 
 def needed(settings: Settings) -> int:
     """Return the bytes that a daemon is taken to need: its limit, if it has one."""
     return settings.memory or IDLE
+
+
+def growth(settings: Settings) -> int:
+    """Return the bytes that a daemon may still take when it has been started."""
+    return max(0, needed(settings) - IDLE)
 
 
 def most_workers(settings: Settings) -> int | None:
@@ -42,9 +50,12 @@ def most_workers(settings: Settings) -> int | None:
     return None if left is None else max(1, left // (needed(settings) * (1 + settings.lookahead)))
 
 
-def available() -> int | None:
-    """Return the bytes of memory that are to be had, on this machine and within our limit; None if nobody says."""
-    found = [_of_machine(), *(_within(*files) for files in _CGROUPS)]
+def available(*, limited: bool = True) -> int | None:
+    """Return the bytes of memory that are to be had on this machine; None if nobody says.
+
+    :param limited: Whether what limits this process, as that of its container, limits the daemons, too.
+    """
+    found = [_of_machine(), *(_within(*files) for files in _CGROUPS if limited)]
     return min((one for one in found if one is not None), default=None)
 
 
@@ -55,12 +66,12 @@ def _of_machine() -> int | None:
 
 def _within(limit: str, used: str, stat: str) -> int | None:
     most, now = _text(limit).strip(), _text(used).strip()
-    # Of that, the kernel gives back by itself what it remembers of files.
-    cached = re.search(r"^inactive_file (\d+)$", _text(stat), re.MULTILINE)
-    # Without a limit cgroup v2 says "max", and v1 more than there is anywhere.
-    return (
-        max(0, int(most) - int(now) + int(cached[1] if cached else 0)) if most.isdecimal() and now.isdecimal() else None
-    )
+    if not most.isdecimal() or not now.isdecimal():
+        return None  # Without a limit cgroup v2 says "max", and v1 more than there is anywhere.
+    # Of that, the kernel gives back by itself what it remembers of files; v1 says in total_… that of all groups below,
+    # which count in what is used.
+    cached = map(int, re.findall(r"^(?:total_)?inactive_file (\d+)$", _text(stat), re.MULTILINE))
+    return max(0, int(most) - int(now) + max(cached, default=0))
 
 
 def _text(path: str) -> str:

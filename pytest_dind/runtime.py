@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterable
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from . import images, store
+from .ahead import Ahead
 from .container import BaseTemp
 from .daemon import Daemon
 from .disk import Kept, tidy
 from .environment import Patched
-from .errors import DindError, ImageNotFoundError
+from .errors import ImageNotFoundError
 from .host import HostEngine
-from .lookahead import Beginning, Lookahead, Starter
 from .owner import Owner
+from .route import around
 from .settings import Settings
+from .surroundings import Surroundings
 
 
 class Runtime:
@@ -33,16 +35,22 @@ class Runtime:
         self.news: list[dict[str, Any]] = []
         self.session: Daemon | None = None
         self.daemons: list[Daemon] = []
-        self._session_settings: Settings | None = None
+        #: What it was asked for with; None while there is none.
+        self.session_settings: Settings | None = None
         self._wanted: tuple[str | Path, ...] = ()
         self._expected: tuple[str | Path, ...] = ()
         self._missing: dict[str | Path, ImageNotFoundError] = {}
         self.has_started = False
         self._environ: Patched | None = None
-        self._starter = Starter()
-        #: The session daemon, while it is started before anybody asks for it.
-        self._early: Beginning | None = None
-        self.lookahead = Lookahead(self._starter, self._new, self._end)
+        #: All that were started, until nothing is left of them.
+        self._there: set[Daemon] = set()
+        self.ahead = Ahead(
+            new=self._new,
+            new_session=self._new_with_expected,
+            end=self._end,
+            there=self._there,
+            look_around=self._look_around,
+        )
 
     @cached_property
     def engine(self) -> HostEngine:
@@ -58,38 +66,21 @@ class Runtime:
 
     def session_daemon(self, settings: Settings) -> Daemon:
         """Return the daemon for all tests of this worker; started when first asked for, and for other settings anew."""
-        if self.session is not None and (self._environ is not None or settings == self._session_settings):
+        if self.session is not None and (self._environ is not None or settings == self.session_settings):
             return self.session
         if self.session is not None:
-            self.stop(self.session)
-        self.session = self._hold(self._early_or_new(settings))
+            self.stop(self.session, behind=True)
+        self.session = self._hold(self.ahead.session(settings))
         self.session.watch()
-        self._session_settings = settings
+        self.session_settings = settings
         wanted, self._wanted = self._wanted, ()
         self.want(wanted)
         return self.session
 
-    def prepare(self, settings: Settings) -> None:
-        """Begin to start the session daemon, as its first user is sure to come; `session_daemon` waits for it."""
-        if self.session is None and self._early is None and self._can_begin():
-            self._early = self._starter.begin(lambda one: self._new_with_expected(one.settings), settings)
-
-    def _early_or_new(self, settings: Settings) -> Daemon:
-        early = self._early
-        if early is not None and early.settings == settings and not early.is_unwanted:
-            try:
-                return early.take()
-            finally:
-                if early.future.done():  # Else this was interrupted, and it is still to be ended.
-                    self._early = None
-        self._end_early()
-        return self._new_with_expected(settings)
-
-    def _end_early(self) -> None:
-        early, self._early = self._early, None
-        if early is not None:
-            early.is_unwanted = True
-            self.lookahead.adopt(early)
+    def prepare(self, settings: Settings, sharers: int) -> None:
+        """Begin to start the session daemon, as its next user is sure to come; see `Ahead.prepare`."""
+        if settings != self.session_settings and self._environ is None:
+            self.ahead.prepare(settings, sharers)
 
     def _new_with_expected(self, settings: Settings) -> Daemon:
         at_hand = (image for image in self._expected if images.is_at_hand(image, self.engine, settings.pull))
@@ -168,7 +159,7 @@ class Runtime:
         try:
             daemon.restart()
         except ImageNotFoundError:  # What a test wanted once is not there any more: that test's error, if it comes.
-            daemon.settings = dataclasses.replace(known, preload=(self._session_settings or known).preload)
+            daemon.settings = dataclasses.replace(known, preload=(self.session_settings or known).preload)
             daemon.restart()
         if self._environ is not None:
             self._environ.undo()
@@ -185,26 +176,23 @@ class Runtime:
 
     def start_fresh(self, settings: Settings) -> Daemon:
         """Return a daemon that nobody has used, which may have been started before; `stop_fresh` is its undo."""
-        return self._hold(self.lookahead.take(settings))
+        return self._hold(self.ahead.fresh(settings))
 
     def stop_fresh(self, daemon: Daemon) -> None:
         """Stop a daemon behind the back of the tests that follow, or keep it as its settings say."""
-        self._keep_or_forget(daemon)
-        self.lookahead.give_back(daemon)
+        try:
+            self._keep_or_forget(daemon)
+        finally:
+            self.ahead.end_fresh(daemon)
 
-    def expect_fresh(self, wanted: Sequence[Settings], ahead: int, room: int) -> None:
-        """Hear what fresh daemons the next tests will want; see `Lookahead.expect`."""
-        self.lookahead.expect(wanted, ahead, room if room and self._can_begin() else 0)
-
-    def _can_begin(self) -> bool:
-        """Look up what two threads must not at the same time; if that fails, whoever asks for a daemon hears why."""
-        with suppress(DindError):
-            _ = self.engine, self.owner
-            return True
-        return False
+    def _look_around(self) -> Surroundings:
+        _ = self.owner
+        return around(self.engine)
 
     def _new(self, settings: Settings) -> Daemon:
-        return Daemon.start(settings, engine=self.engine, owner=self.owner, base_temp=self.base_temp)
+        daemon = Daemon.start(settings, engine=self.engine, owner=self.owner, base_temp=self.base_temp)
+        self._there.add(daemon)
+        return daemon
 
     def _hold(self, daemon: Daemon) -> Daemon:
         self.daemons.append(daemon)
@@ -214,16 +202,21 @@ class Runtime:
         self.has_started = True
         return daemon
 
-    def stop(self, daemon: Daemon) -> None:
-        """Stop a daemon, or keep it as its settings say."""
-        self._keep_or_forget(daemon)
-        self._end(daemon)
+    def stop(self, daemon: Daemon, *, behind: bool = False) -> None:
+        """Stop a daemon, or keep it as its settings say; now, or `behind` the back of the tests that follow."""
+        try:
+            self._keep_or_forget(daemon)
+        finally:
+            (self.ahead.end if behind else self._end)(daemon)
 
     def _keep_or_forget(self, daemon: Daemon) -> None:
         # Those that their users have stopped themselves need no more.
         self.daemons = [one for one in self.daemons if one is not daemon and (one is self.session or not one.stopped)]
+        for one in tuple(self._there):
+            if one.stopped and one is not self.session:
+                self._there.discard(one)
         if daemon is self.session:
-            self.session = self._session_settings = None
+            self.session = self.session_settings = None
         if daemon.is_to_stay:
             daemon.keep()
         if daemon.kept:
@@ -231,21 +224,27 @@ class Runtime:
 
     def _end(self, daemon: Daemon) -> None:
         # Others may have containers that still write to base temp as users of their own.
-        daemon.stop(hand_back=not self.daemons and self.lookahead.alive <= 1)
+        others = any(one is not daemon and not one.stopped for one in list(self._there))
+        try:
+            daemon.stop(hand_back=not others)
+        finally:
+            self._there.discard(daemon)
 
     def stop_all(self) -> None:
         """Stop what is left and give the lease up; `os.environ` is as it was before."""
         with ExitStack() as stack:  # Whatever goes wrong with one of them, the others are stopped too.
             stack.callback(store.let_go)
-            if "owner" in self.__dict__:
-                stack.callback(self.__dict__.pop("owner").release)
+            stack.callback(self._release)
             for daemon in self.daemons:
                 stack.callback(self.stop, daemon)
-            self._end_early()
-            stack.callback(self.lookahead.close)
+            stack.callback(self.ahead.close)
             if self._environ is not None:
                 self._environ.undo()
                 self._environ = None
+
+    def _release(self) -> None:
+        if "owner" in self.__dict__:
+            self.__dict__.pop("owner").release()
 
     def tidy(self, keep_days: float, used: Collection[str]) -> Kept:
         """Remove what outlives runs and is not used any more; `used` are the keys of the stores that this run used."""

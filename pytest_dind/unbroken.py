@@ -14,18 +14,22 @@ def do(work: Callable[[], object], undo: Callable[[], object], hurry: Callable[[
 
     :param hurry: Makes the work end soon; called on every interrupt.
     """
-    require_not_interrupted()
-    _do(work, undo, hurry, name)
-
-
-def _do(work: Callable[[], object], undo: Callable[[], object], hurry: Callable[[], object], name: str) -> None:
     job = _Job(work, undo)
+    try:
+        require_not_interrupted()  # From now on who interrupts this thread finds the job.
+    except KeyboardInterrupt:
+        job.forget()
+        raise
+    _do(job, undo, hurry, name)
+
+
+def _do(job: _Job, undo: Callable[[], object], hurry: Callable[[], object], name: str) -> None:
     # In this context: what is kept of its warnings is kept of those that come from there.
     run = contextvars.copy_context().run
     interrupt = job.wait(threading.Thread(target=run, args=(job.run,), name=name, daemon=True), hurry)
     if interrupt is not None:
         if job.is_done:
-            _do(undo, _nothing, _nothing, name)
+            _do(_Job(undo, _nothing), _nothing, _nothing, name)
         raise interrupt
     if job.failures:
         raise job.failures[0]
@@ -84,9 +88,13 @@ class _Job:
         self._end.append("done")
         if not self.is_done:
             self._attempt(self._undo)
-        _waiting.pop(self._waits_for_it, None)
+        self.forget()
         self._over.set()
         self._woken.set()
+
+    def forget(self) -> None:
+        """Have nobody wake the thread that waits any more: it is over, or never begins."""
+        _waiting.pop(self._waits_for_it, None)
 
     def wake(self) -> None:
         """Interrupt the thread that waits."""

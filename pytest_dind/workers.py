@@ -19,9 +19,9 @@ BY_MEMORY = pytest.StashKey[int]()
 
 def is_controller(config: pytest.Config) -> bool:
     """Whether this process only hands tests out to workers."""
-    # With --collect-only there are no workers, whatever else is asked for.
-    hands_out = getattr(config.option, "dist", "no") != "no" and not config.option.collectonly
-    return hands_out and not hasattr(config, "workerinput")
+    # With --collect-only there are no workers, whatever else is asked for; and with `--dist` alone there are none, too.
+    hands_out = getattr(config.option, "dist", "no") != "no" and bool(getattr(config.option, "tx", None))
+    return hands_out and not config.option.collectonly and not hasattr(config, "workerinput")
 
 
 def is_early_controller(namespace: Any) -> bool:
@@ -35,13 +35,45 @@ def is_early_controller(namespace: Any) -> bool:
         return False
     if getattr(namespace, "collectonly", False):
         return False
-    return bool(workers) or getattr(namespace, "dist", "no") != "no"
+    return bool(workers) or (getattr(namespace, "dist", "no") != "no" and bool(getattr(namespace, "tx", None)))
 
 
 def count(config: pytest.Config) -> int:
     """Return how many processes run tests."""
     # With `-n` it is a number by now, also for `auto`; with `--tx 3*popen` each has an entry.
     return getattr(config.option, "numprocesses", None) or len(getattr(config.option, "tx", None) or ()) or 1
+
+
+def sharers(config: pytest.Config) -> int:
+    """Return how many processes run tests, asked in one of them."""
+    return int(getattr(config, "workerinput", {}).get("workercount", 1))
+
+
+def runs_all(config: pytest.Config) -> bool:
+    """Whether this process is sure to run all tests that it has collected, unless the run ends before."""
+    if is_controller(config):
+        return False
+    return not hasattr(config, "workerinput") or _dist(config) == "each" or config.workerinput["workercount"] == 1
+
+
+def queued(config: pytest.Config) -> list[int]:
+    """Return which of its tests a worker is sure to run after the next one, as positions; not all of them at all times.
+
+    xdist says of no more than the next one; the others are in a queue that can be looked into in xdist 3.
+    """
+    if _dist(config) == "worksteal":
+        return []  # Another worker may take them.
+    queues: Any = (getattr(one, "torun", None) for one in config.pluginmanager.get_plugins())
+    for queue in queues:
+        if hasattr(queue, "lock"):
+            with queue.lock() as numbers:
+                return [number for number in numbers if isinstance(number, int)]
+    return []
+
+
+def _dist(config: pytest.Config) -> str:
+    # In a worker xdist sets the option itself to "no".
+    return str(getattr(config.known_args_namespace, "dist", "no"))
 
 
 def worker_name() -> str:

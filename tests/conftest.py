@@ -27,6 +27,7 @@ from pytest_dind.store import all_stores, let_go, remove, remove_volume
 
 if TYPE_CHECKING:
     from .agents import Sidecar
+    from .watching import Watched
 
 pytest_plugins = ["pytester"]
 
@@ -303,6 +304,16 @@ def inner(
     run = InnerRun(pytester, host, short_tmp)
     yield run
     run.wait_until_nothing_is_left(none_started=True)
+
+
+@pytest.fixture
+def watched(inner: InnerRun) -> Iterator[Watched]:
+    """What the host engine says of the inner run's daemons."""
+    from .watching import Watched  # which needs what is above
+
+    watching = Watched(inner)
+    yield watching
+    watching.close()
 
 
 def usage_error(result: pytest.RunResult, *texts: str) -> None:

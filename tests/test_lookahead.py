@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from typing import Any
 
-import docker
 import pytest
 
 from pytest_dind import Settings, memory
-from pytest_dind.labels import HOST, OURS, WORKER
 
-from .conftest import IMAGE, MATRIX, PATIENCE, InnerRun, wait_until
+from .conftest import IMAGE, MATRIX, InnerRun
 from .processes import Spawned
+from .watching import Watched
 
 pytestmark = pytest.mark.once
 
@@ -33,57 +28,6 @@ def test_fresh(number, dind_fresh_client):
     assert len(dind_fresh_client.volumes.list()) == 1
     time.sleep(0.2)
 """
-
-
-class Watched:
-    """What the host engine says of a run's daemons' containers, from now on."""
-
-    def __init__(self, inner: InnerRun) -> None:
-        self._inner = inner
-        self._said: list[tuple[str, dict[str, str]]] = []
-        self._client = docker.from_env(timeout=10 * round(PATIENCE))
-        wanted = {"type": "container", "event": ["create", "destroy"], "label": [OURS]}
-        # As it comes: afterwards an engine knows its last 256 events only, and other runs have theirs.
-        self._stream: Any = self._client.api.events(filters=wanted, decode=True)
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        for event in self._stream:
-            self._said.append((event["Action"], event["Actor"]["Attributes"]))
-
-    def close(self) -> None:
-        self._stream.close()
-        self._thread.join(PATIENCE)
-        self._client.close()
-
-    def _events(self) -> list[tuple[str, str]]:
-        """Each creation and each removal, with the worker whose daemon it was."""
-        home = self._inner.label.partition("=")[2]
-        return [(action, labels[WORKER]) for action, labels in list(self._said) if labels.get(HOST) == home]
-
-    @property
-    def started(self) -> int:
-        """How many there have been; told when all are gone."""
-        wait_until(lambda: len(self._events()) % 2 == 0, lambda: f"not all have gone: {self._events()}")
-        return sum(action == "create" for action, _ in self._events())
-
-    @property
-    def most(self) -> int:
-        """How many one worker has had at the same time, at the most."""
-        now: Counter[str] = Counter()
-        most = 0
-        for action, worker in self._events():
-            now[worker] += 1 if action == "create" else -1
-            most = max(most, *now.values())
-        return most
-
-
-@pytest.fixture
-def watched(inner: InnerRun) -> Iterator[Watched]:
-    watching = Watched(inner)
-    yield watching
-    watching.close()
 
 
 @pytest.mark.parametrize(
@@ -356,8 +300,6 @@ def test_n_auto_counts_the_memory_of_daemons_and_the_header_says_so(inner: Inner
     for arguments in (["-n", "2", each], ["-n", "auto"]):
         assert "by memory" not in str(inner.run("--dind", *arguments).stdout)
     assert memory.most_workers(Settings(memory=left // 5)) == 2
-    assert memory.room_for([Settings(memory=2 * left)]) == 0
-    assert memory.room_for([Settings(), Settings(memory=left * 2 // 5), *[Settings(memory=left * 2 // 5)] * 9]) == 3
 
 
 def test_no_more_stand_by_than_there_is_memory_for(inner: InnerRun, watched: Watched) -> None:

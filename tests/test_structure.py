@@ -30,6 +30,7 @@ KNOW_PYTEST = {
     "basetemp",
     "early",
     "evidence",
+    "foreseen",
     "foresight",
     "heed",
     "hindsight",
