@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 
 from pytest_dind import Daemon, Settings
 from pytest_dind.host import HostEngine
 
-from . import floor, peers
+from . import floor, peers, unshared
 from .machine import IMAGE, OFFICIAL_IMAGE
 from .measure import SPREAD, Limit, Table, in_seconds, ratio, side_by_side, spread, times
 
@@ -27,19 +28,9 @@ FLOOR = "floor: bare containerd + dockerd"
 def run() -> Table:
     """Measure ours, the peers and the floor in turn."""
     engine = HostEngine.connect()
-    subjects: dict[str, Callable[[], float]] = {
-        OURS: partial(start_ours, engine, IMAGE),
-        OURS_OFFICIAL: partial(start_ours, engine, OFFICIAL_IMAGE),
-        BY_HAND: partial(peers.start_by_hand, engine),
-        TESTCONTAINERS: peers.start_with_testcontainers,
-        FLOOR: floor.start,
-    }
     missing = floor.why_not()
-    if missing:
-        del subjects[FLOOR]
-    if not peers.HAVE_TESTCONTAINERS:
-        del subjects[TESTCONTAINERS]
-    samples = side_by_side(ROUNDS, subjects)
+    with nullcontext() if missing else floor.Floor(engine):
+        samples = side_by_side(ROUNDS, dict(_subjects(engine, missing)))
     engine.close()
 
     table = Table("Cold start of a fresh daemon, from nothing to its first answer to /_ping", ("", *SPREAD, "to ours"))
@@ -65,6 +56,20 @@ def run() -> Table:
         "testcontainers: its LogMessageWaitStrategy('API listen on') as it comes, then the same; Ryuk disabled",
     ]
     return table
+
+
+def _subjects(engine: HostEngine, missing: str | None) -> Iterator[tuple[str, Callable[[], float]]]:
+    """Yield who can be measured here.
+
+    :param missing: Why the floor cannot; None if it can.
+    """
+    yield OURS, partial(start_ours, engine, IMAGE)
+    yield OURS_OFFICIAL, partial(start_ours, engine, OFFICIAL_IMAGE)
+    yield BY_HAND, partial(peers.start_by_hand, engine)
+    if peers.HAVE_TESTCONTAINERS:
+        yield TESTCONTAINERS, peers.start_with_testcontainers
+    if not missing:
+        yield FLOOR, unshared.start
 
 
 def start_ours(engine: HostEngine, image: str) -> float:

@@ -1,36 +1,30 @@
-"""The columns and the rows of `compare`: how each figure is measured, for ours and for every peer alike."""
+"""The rows of `compare`: how each figure is measured, for ours and for every peer alike."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytest_dind.host import HostEngine
+from pytest_dind import Daemon, Settings
 
-from . import clean, floor, leftovers, peers, workers
-from .grid import Grid
-from .machine import Traces
+from . import between, workers
+from .cells import Cells, Part, Rounds
+from .columns import BY_HAND, COLUMNS, DOCKER_TOOLS, FLOOR, OURS
+from .machine import OFFICIAL_IMAGE, Traces
 from .many import there_is_room_for
-from .measure import progress, seconds_until, side_by_side
+from .measure import progress, reason, seconds_until
+from .recipes import MB_370, SMALL
 from .timed_suite import SECONDS, TimedSuite
 
-OURS = "pytest-dind"
-BY_HAND = "docker run"
-TESTCONTAINERS = "testcontainers-python"
-DOCKER_TOOLS = "pytest-docker-tools"
-FLOOR = "bare dockerd"
-#: The columns, and each one's fixture.
-COLUMNS = {
-    OURS: "adopted",
-    BY_HAND: "by_hand",
-    TESTCONTAINERS: "with_testcontainers",
-    DOCKER_TOOLS: "with_docker_tools",
-    FLOOR: "bare",
-}
+if TYPE_CHECKING:
+    from pytest_dind.host import HostEngine
+
+    from .grid import Grid
+    from .prepared import Prepared
 
 COLD = "cold: a daemon that answers"
 IMAGE = "cold, with an image of 370 MB inside"
@@ -42,168 +36,149 @@ FRESH = f"{TESTS} tests of {SECONDS} s, each a fresh daemon, 370 MB"
 SUITE_TESTS = 16
 SUITE = f"{SUITE_TESTS} tests of {SECONDS} s, -n {{}}, a daemon each, 370 MB"
 
-COUNTS = (8, 32)
+#: How many start at once; one is the first row.
+COUNTS = (2, 4, 8, 16, 32)
 WORKERS = (1, 2, 4, 8)
-#: With how many workers all peers are measured, and which peers are not with others.
-ALL_SCALED = 2
-LIKE_BY_HAND = (TESTCONTAINERS, DOCKER_TOOLS)
 
-#: How often what takes a second or so is measured, and what takes many.
-_OFTEN, _FEW = 6, 2
+#: How often what takes a second or so is measured, what the peers take ten for, and what all take many for.
+_OFTEN, _FEW, _LEAST = Rounds(6, 4), Rounds(6, 2), Rounds(2, 1)
+#: A limit hangs on one of the peers here.
+_OF_FRESH = Rounds(3, 1, {BY_HAND: 2})
 #: Seconds.
 _LOOK_EVERY = 0.002
 
 NO_MEMORY = "there is not the memory for so many"
 NO_CONTAINERS = "no containers are run in it, for their control groups would be the machine's own"
-ONE_ROOT = "it would need a data root with the image for each worker"
-AS_BY_HAND = "not measured: the same container as with docker run, which takes a minute"
-
-#: Of a column: what is measured, in seconds.
-Measure = Callable[[str], float]
 
 
 class Comparison:
     """The rows, measured one after the other; in each, the columns in turn."""
 
-    def __init__(self, engine: HostEngine, image: str, small: str) -> None:
+    #: The names of the rows, in their order; each is measured by the method of that name.
+    ROWS = ("cold", "image", "fresh", "clean", "teardown", "at_once", "scaling")
+
+    def __init__(self, engine: HostEngine, grid: Grid, prepared: Prepared, part: Part, directory: Path) -> None:
         """Find out who can be measured here.
 
-        :param image: Tag of what is to be inside.
-        :param small: Tag of the image of which the containers in the daemons are.
+        :param directory: For the suites.
         """
-        self.grid = Grid(tuple(COLUMNS))
-        self.missing = dict(_missing())
         self._engine = engine
-        self._image = image
-        self._small = small
+        self._grid = grid
+        self._prepared = prepared
+        self._rows = part.rows
+        self._directory = directory
+        self._cells = Cells(engine, grid, part)
 
-    def prepare(self) -> None:
-        """Fill the image stores: they are there in every run but the first."""
-        for image in (self._image, self._small):
-            progress(f"filling a store with {image}")
-            self._start(1, image, OURS)
+    def measure(self) -> None:
+        """Measure the rows; one that fails costs the others nothing."""
+        for name in self._rows:
+            began, known = time.monotonic(), set(self._grid.rows)
+            try:
+                getattr(self, name)()
+            except Exception as error:  # noqa: BLE001 (what its columns need cannot be had)
+                self._grid.broken[name] = reason(error)
+            new = [row for row in self._grid.rows if row not in known]
+            progress(f"{'; '.join(new) or name}: {time.monotonic() - began:.0f} s\n")
 
     def cold(self) -> None:
-        """Measure one daemon from nothing, without an image and with one."""
-        self._row(COLD, partial(self._start, 1, None), few=5)
-        self._row(IMAGE, partial(self._start, 1, self._image))
+        """Measure one daemon from nothing."""
+        self._cells.fill(COLD, partial(self._start, 1, None), _OFTEN, self._without_image())
+        self._cells.give_up_those_without(COLD)
+
+    def image(self) -> None:
+        """Measure the same with an image inside."""
+        image = self._prepared.image(MB_370)
+        self._cells.fill(IMAGE, partial(self._start, 1, image), _FEW, self._with_image(image))
+
+    def fresh(self) -> None:
+        """Measure a suite with a fresh daemon for every test."""
+        image = self._prepared.image(MB_370)
+        suites = self._suites("fresh", image, TESTS, "dind_fresh_client")
+        self._cells.fill(FRESH, lambda column: suites[column].wall_time(1), _OF_FRESH, self._with_image(image))
 
     def clean(self) -> None:
         """Measure what removes all that a test left in a daemon."""
+        image = self._prepared.image(SMALL)
+        absent = {FLOOR: NO_CONTAINERS}
         with ExitStack() as stack:
-            clients = {}
-            for column, fixture in COLUMNS.items():
-                if column not in self.missing and column != FLOOR:
-                    (worker,) = stack.enter_context(workers.at_once(1, fixture, self._small))
-                    clients[column] = stack.enter_context(worker.reached.client())
-
-            def seconds(column: str) -> float:
-                measure = clean.seconds_of_ours if column == OURS else clean.seconds_by_hand
-                return measure(clients[column], self._small)
-
-            self._row(CLEAN, seconds, few=_OFTEN, absent={FLOOR: NO_CONTAINERS})
+            measures: dict[str, Callable[[], float]] = {}
+            for column in (name for name in COLUMNS if not self._cells.why_not(name) and name != FLOOR):
+                try:
+                    measures[column] = self._cleaning(stack, column, image)
+                except Exception as error:  # noqa: BLE001 (whatever it is, it is what is said of this cell)
+                    self._grid.fail(CLEAN, column, error)
+                    absent[column] = f"failed: {reason(error)}"
+            self._cells.fill(CLEAN, lambda column: measures[column](), Rounds(6, 6), absent)
 
     def teardown(self) -> None:
         """Measure the end of a daemon in which containers run."""
-        self._row(TEARDOWN, self._end, few=3, absent={FLOOR: NO_CONTAINERS})
+        image = self._prepared.image(SMALL)
+        self._cells.fill(TEARDOWN, partial(self._end, image), _FEW, {FLOOR: NO_CONTAINERS})
 
     def at_once(self) -> None:
         """Measure many daemons that start together."""
+        absent = self._without_image()
         for count in COUNTS:
-            absent = {} if there_is_room_for(count) else dict.fromkeys(COLUMNS, NO_MEMORY)
-            if count == max(COUNTS):
-                absent = dict.fromkeys(LIKE_BY_HAND, AS_BY_HAND) | absent
-            self._row(AT_ONCE.format(count), partial(self._start, count, None), often=2, few=1, absent=absent)
+            too_many = {} if there_is_room_for(count) else dict.fromkeys(COLUMNS, NO_MEMORY)
+            self._cells.fill(AT_ONCE.format(count), partial(self._start, count, None), _LEAST, absent | too_many)
 
-    def fresh(self, directory: Path) -> None:
-        """Measure a suite with a fresh daemon for every test."""
-        suites = self._suites(directory / "fresh", TESTS, "dind_fresh_client")
-        self._row(FRESH, lambda column: suites[column].wall_time(1), often=3, few=1)
-
-    def scaling(self, directory: Path) -> None:
+    def scaling(self) -> None:
         """Measure a suite on more and more workers, each with one daemon for all of its tests."""
-        suites = self._suites(directory / "scaling", SUITE_TESTS, "dind_client")
+        image = self._prepared.image(MB_370)
+        suites = self._suites("scaling", image, SUITE_TESTS, "dind_client")
         for count in WORKERS:
 
             def seconds(column: str, count: int = count) -> float:
                 return suites[column].wall_time(count, "session")
 
-            absent = {FLOOR: ONE_ROOT} | (
-                {} if count == 2 else dict.fromkeys((TESTCONTAINERS, DOCKER_TOOLS), AS_BY_HAND)
-            )
-            self._row(SUITE.format(count), seconds, often=2, few=1, absent=absent)
+            self._cells.fill(SUITE.format(count), seconds, _LEAST, self._with_image(image, count))
 
-    def _row(
-        self,
-        row: str,
-        measure: Measure,
-        *,
-        often: int = _OFTEN,
-        few: int = _FEW,
-        absent: Mapping[str, str] | None = None,
-    ) -> None:
-        """Measure with every column that is there, in turn; say why with the others.
+    def _without_image(self) -> dict[str, str]:
+        """Return who cannot have a daemon, and why."""
+        why_not = None if self._cells.why_not(FLOOR) else self._prepared.floor()
+        return {FLOOR: why_not} if why_not else {}
 
-        :param often: How often with ours and the floor.
-        :param few: How often with the peers.
-        """
-        began = time.monotonic()
-        subjects = {}
-        for column in COLUMNS:
-            why = self.missing.get(column) or (absent or {}).get(column)
-            if why:
-                self.grid.note(row, column, why)
-            else:
-                subjects[column] = partial(self._once, row, column, measure)
-        rounds = {column: often if column in (OURS, FLOOR) else few for column in subjects}
-        samples = side_by_side(rounds, subjects, warm_up=0)
-        for column in COLUMNS:
-            self.grid.add(row, column, [value for value in samples.get(column, ()) if not math.isnan(value)])
-        progress(f"{row}: measured in {time.monotonic() - began:.0f} s\n")
-
-    def _once(self, row: str, column: str, measure: Measure) -> float:
-        """Measure once; one that fails is noted, and it costs the others nothing."""
-        try:
-            return measure(column)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is what is said of this cell)
-            self.grid.fail(row, column, error)
-            return math.nan
-        finally:
-            leftovers.remove_volumes(self._engine)
+    def _with_image(self, image: str, workers: int = 1) -> dict[str, str]:
+        """Return who cannot have daemons with an image, and why."""
+        floor = None if self._cells.why_not(FLOOR) else self._prepared.data_roots(image, workers)
+        ours = None if self._cells.why_not(OURS) else self._prepared.store(image)
+        return {column: why for column, why in ((FLOOR, floor), (OURS, ours)) if why}
 
     def _start(self, count: int, image: str | None, column: str) -> float:
         with workers.at_once(count, COLUMNS[column], image) as found:
+            if column not in self._grid.versions:
+                with found[0].reached.client() as client:
+                    self._grid.versions[column] = client.version()["Version"]
             return workers.seconds_of(found)
 
-    def _end(self, column: str) -> float:
-        with workers.at_once(1, COLUMNS[column], self._small) as (worker,):
+    def _cleaning(self, stack: ExitStack, column: str, image: str) -> Callable[[], float]:
+        """Start a daemon; return what cleans it and says how many seconds that took."""
+        if column == OURS:
+            # In this process: the plugin's own part works on the daemon itself, and not only on a client.
+            daemon = stack.enter_context(Daemon.start(Settings(image=OFFICIAL_IMAGE, preload=(image,))))
+            return partial(between.Between(daemon).seconds, image)
+        (worker,) = stack.enter_context(workers.at_once(1, COLUMNS[column], image))
+        return partial(between.seconds_by_hand, stack.enter_context(worker.reached.client()), image)
+
+    def _end(self, image: str, column: str) -> float:
+        with workers.at_once(1, COLUMNS[column], image) as (worker,):
             with worker.reached.client() as client:
-                for _ in range(clean.CONTAINERS):
-                    client.containers.run(self._small, ["sleep", "1000"], detach=True)
+                for _ in range(between.CONTAINERS):
+                    client.containers.run(image, ["sleep", "1000"], detach=True)
             traces = Traces.of(self._engine, worker.reached.container, worker.reached.host)
             begin = time.monotonic()
             worker.tell()
             gone = traces.container_gone if column == DOCKER_TOOLS else traces.gone
             seconds = seconds_until(partial(gone, self._engine), _LOOK_EVERY, begin)
         if not traces.gone(self._engine):
-            self.grid.note(TEARDOWN, column, "until its container is gone: its volume stays behind")
+            self._grid.note(TEARDOWN, column, "until its container is gone: its volume stays behind")
         return seconds
 
-    def _suites(self, directory: Path, tests: int, ours: str) -> dict[str, TimedSuite]:
+    def _suites(self, name: str, image: str, tests: int, ours: str) -> dict[str, TimedSuite]:
+        directory = self._directory / name
         directory.mkdir()
-        names = COLUMNS | {OURS: ours}
+        fixtures = COLUMNS | {OURS: ours}
         return {
-            column: TimedSuite.written(directory / fixture, fixture, self._image, tests)
-            for column, fixture in names.items()
+            column: TimedSuite.written(directory / fixture, fixture, image, tests)
+            for column, fixture in fixtures.items()
         }
-
-
-def _missing() -> Iterator[tuple[str, str]]:
-    """Yield who cannot be measured here, and why."""
-    if not peers.HAVE_TESTCONTAINERS:
-        yield TESTCONTAINERS, "testcontainers is not installed"
-    if not peers.HAVE_DOCKER_TOOLS:
-        yield DOCKER_TOOLS, "pytest-docker-tools is not installed"
-    why_not = floor.why_not()
-    if why_not:
-        yield FLOOR, why_not

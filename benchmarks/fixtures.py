@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ Scope = Literal["function", "session"]
 
 _IMAGE = "PYTEST_DIND_BENCHMARK_IMAGE"
 _SCOPE = "PYTEST_DIND_BENCHMARK_SCOPE"
+_FIXTURE = "PYTEST_DIND_BENCHMARK_FIXTURE"
 
 
 def environment(fixture: str, image: str | None, scope: Scope = "function") -> dict[str, str]:
@@ -32,7 +33,8 @@ def environment(fixture: str, image: str | None, scope: Scope = "function") -> d
     path = [str(Path(__file__).parents[1])]
     if fixture == "with_docker_tools":
         path.append(str(peers.DOCKER_TOOLS))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), _IMAGE: image or "", _SCOPE: scope}
+    told = {_FIXTURE: fixture, _IMAGE: image or "", _SCOPE: scope}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **told}
 
 
 def pytest_configure() -> None:
@@ -67,8 +69,18 @@ streamed = _fixture(having.streamed)
 with_testcontainers = _fixture(having.with_testcontainers)
 bare = _fixture(having.bare)
 
-if find_spec("pytest_docker_tools"):
+# Only what is wanted is imported, before any clock runs: a peer that is broken costs nobody else anything.
+if os.environ.get(_FIXTURE) == "with_testcontainers":
+    import_module("testcontainers.core.container")
+    import_module("testcontainers.core.wait_strategies")
+elif os.environ.get(_FIXTURE) == "with_docker_tools":
     from pytest_docker_tools import container
+    from pytest_docker_tools.wrappers import Container
+
+    def _noted(started: Any) -> Any:
+        # As soon as it is there: it may be removed, without its volume, before it answers.
+        leftovers.note(started)
+        return Container(started)
 
     # As its README has it: a port that is published, on which it waits for somebody to listen. Without `timeout`, it
     # gives up after 30 s.
@@ -79,6 +91,7 @@ if find_spec("pytest_docker_tools"):
         timeout=peers.PATIENCE,
         labels=leftovers.labels(),
         scope=_scope,
+        wrapper_class=_noted,
     )
 
     @pytest.fixture(scope=_scope)

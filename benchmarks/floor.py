@@ -1,113 +1,93 @@
-"""The floor: containerd and dockerd on the machine itself, started as boot.sh starts them, with no container around."""
+"""The floor's place: the files of the peers' own image and data roots, for dockerd with no container around.
+
+They lie in a volume of the host engine: on its file system, as those of daemons do.
+"""
 
 from __future__ import annotations
 
 import os
-import re
+import secrets
 import shutil
 import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest_dind
-from pytest_dind.transport import LOOK_EVERY, UnixSocket
-
-from .measure import seconds_until
-from .reached import Reached
+from . import leftovers, system_files
+from .machine import OFFICIAL_IMAGE
+from .measure import progress
+from .unshared import PLACE, roots_of, running
 
 if TYPE_CHECKING:
     from pytest_dind.host import HostEngine
 
-#: The tree that the inner image was imported from (.ci/images): the same binaries.
-TREE = Path(os.environ.get("PYTEST_DIND_CACHE", "/var/cache/pytest-dind")) / "trixie"
-
-# Networks, mounts and processes of its own: nothing that it does reaches the machine, and when the shell, which is the
-# first process, ends, the kernel ends the others and undoes the mounts. The shell ends with its input.
-_UNSHARE = ("unshare", "--net", "--mount", "--propagation=private", "--pid", "--fork", "--mount-proc")
-_SCRIPT = """
-set -e
-mount --bind "$1/usr" /usr
-mount -t tmpfs none /run
-cd "$2"
-ip link set lo up
-containerd --config "$2/containerd.toml" --log-level warn >log 2>&1 &
-dockerd --containerd="$2/containerd.sock" --host="unix://$2/docker.sock" \
-    --data-root="$3" --exec-root="$2/exec" --pidfile="$2/docker.pid" >>log 2>&1 &
-read -r end || :
-"""
+#: Directories in which something is mounted.
+_MOUNT_POINTS = ("dev", "etc/docker", "proc", "run", "sys", "tmp", "var/lib/docker")
 
 
 def why_not() -> str | None:
-    """Say why this machine cannot be measured so; None if it can."""
+    """Say why this machine cannot be measured so; None if it may be."""
     if os.geteuid() != 0:
         return "only root can start dockerd on the machine itself"
-    if not (TREE / "usr").is_dir():
-        return f"the inner image's binaries are not in {TREE}"
-    return None
+    missing = [name for name in ("unshare", "mount", "chroot", "tar", "cp") if not shutil.which(name)]
+    return f"this machine has no {', '.join(missing)}" if missing else None
 
 
-def start() -> float:
-    """Start dockerd on the machine itself; return the seconds until it answers."""
-    begin = time.monotonic()
-    with running():
-        return time.monotonic() - begin
+class Floor:
+    """What `unshared.running` needs, in this process and in those that it starts; gone when `with` ends."""
 
+    def __init__(self, engine: HostEngine) -> None:
+        self._engine = engine
+        self._volume = f"{leftovers.PREFIX}floor-{secrets.token_hex(4)}"
+        self._place = Path()
 
-@contextmanager
-def holding(engine: HostEngine, image: str) -> Iterator[None]:
-    """Have a data root with an image, in which one `running` after the other starts."""
-    root = _root_of(image)
-    root.mkdir()
-    try:
-        with running(image) as daemon:
-            daemon.load(engine, image)
-        yield
-    finally:
-        shutil.rmtree(root)
+    def __enter__(self) -> Floor:  # noqa: PYI034 (typing.Self comes with Python 3.11)
+        """Take the files out of the image.
 
+        :raises OSError: they cannot be had here.
+        """
+        with ExitStack() as undo:
+            volume = self._engine.api.create_volume(self._volume, labels=leftovers.labels())
+            undo.callback(self.__exit__)
+            self._place = Path(volume["Mountpoint"])
+            if not self._place.is_dir():
+                raise NotADirectoryError("the engine's volumes are not on this machine")
+            progress("taking the engine out of its image")
+            self._export()
+            os.environ[PLACE] = str(self._place)
+            undo.pop_all()
+        return self
 
-@contextmanager
-def running(image: str | None = None) -> Iterator[Reached]:
-    """Have dockerd on the machine itself, which answers.
+    def __exit__(self, *_: object) -> None:
+        os.environ.pop(PLACE, None)
+        leftovers.attempt(self._volume, partial(self._engine.api.remove_volume, self._volume))
 
-    :param image: What `holding` was given; else it has a data root that is empty.
-    """
-    with tempfile.TemporaryDirectory(prefix="dind-floor-") as name:
-        directory = Path(name)
-        root = _root_of(image) if image else directory / "data"
-        (directory / "containerd.toml").write_text(_containerd_config(directory, root), encoding="utf-8")
-        with subprocess.Popen(
-            [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", str(TREE), name, str(root)], stdin=subprocess.PIPE, text=True
-        ) as process:
-            socket = UnixSocket(directory)
-            try:
-                seconds_until(lambda: _answers(socket), LOOK_EVERY, time.monotonic())
-            except TimeoutError as error:
-                raise TimeoutError((directory / "log").read_text(errors="replace")[-2000:]) from error
-            yield Reached("", f"unix://{directory / 'docker.sock'}")
-            # Leaving `with` closes its input and waits until the last of its processes is gone.
-            assert process.poll() is None
+    def _export(self) -> None:
+        tree = self._place / "tree"
+        tree.mkdir()
+        with (
+            system_files.exported(self._engine, OFFICIAL_IMAGE) as stream,
+            subprocess.Popen(["tar", "-x", "-p", "-C", str(tree)], stdin=subprocess.PIPE) as tar,
+        ):
+            assert tar.stdin is not None
+            tar.stdin.writelines(stream)
+        if tar.returncode:
+            raise OSError(f"tar ended with exit code {tar.returncode}")
+        for name in _MOUNT_POINTS:
+            (tree / name).mkdir(parents=True, exist_ok=True)
+        said = self._engine.api.inspect_image(OFFICIAL_IMAGE)["Config"]["Env"] or ()
+        path = dict(one.split("=", 1) for one in said).get("PATH", os.defpath)
+        (self._place / "path").write_text(path, encoding="utf-8")
 
-
-def _root_of(image: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"dind-floor-{image.replace('/', '-').replace(':', '-')}"
-
-
-def _containerd_config(directory: Path, root: Path) -> str:
-    """Return the configuration that boot.sh writes, with the paths of this place."""
-    boot = Path(pytest_dind.__file__).with_name("boot.sh").read_text(encoding="utf-8")
-    found = re.search(r"<<TOML\n(.*?)\nTOML", boot, re.DOTALL)
-    assert found, "boot.sh writes containerd's configuration in another way now"
-    return found[1].replace("/var/lib/docker", str(root)).replace("$state", str(directory))
-
-
-def _answers(socket: UnixSocket) -> bool:
-    try:
-        socket.ping(timeout=60)
-    except OSError:  # no socket yet
-        return False
-    return True
+    def hold(self, image: str, roots: int) -> None:
+        """Have so many data roots with an image, in each of which one `running` after the other starts."""
+        directory = roots_of(self._place, image)
+        first = directory / "0"
+        if not first.exists():
+            first.mkdir(parents=True)
+            with running(image, cleanly=True) as daemon:
+                daemon.load(self._engine, image)
+        for number in range(1, roots):
+            if not (directory / str(number)).exists():
+                subprocess.run(["cp", "-a", str(first), str(directory / str(number))], check=True)

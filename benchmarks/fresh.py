@@ -14,8 +14,9 @@ from pathlib import Path
 from pytest_dind.host import HostEngine
 from pytest_dind.labels import OURS, RUN, WORKER
 
-from .big_images import MB_370, BigImage, made
+from .big_images import BigImage, made
 from .measure import SPREAD, Limit, Samples, Table, in_seconds, ratio, side_by_side, spread, times
+from .recipes import MB_370
 from .timed_suite import AHEAD, SECONDS, TimedSuite
 
 TESTS = 40
@@ -42,7 +43,7 @@ def run() -> Table:
     table.notes += [
         "wall time of pytest, from its start to its end; each suite was run once before, so the image store is there",
         "ratio: of medians, to one session daemon without any cleaning and as many workers",
-        "the official way: docker:dind by `docker run`, TLS, and `docker save` into `docker load`, in every test; once",
+        "the official way: docker:dind's own entrypoint, TLS, `docker save` into `docker load`, in every test; once",
         "with -n 2 on two cores, both workers' next daemons start while both tests run: starting takes all of a core",
     ]
     return table
@@ -73,7 +74,7 @@ def _measure(table: Table, image: BigImage, directory: Path, workers: int) -> No
 
 
 def _measure_official(table: Table, image: BigImage, directory: Path) -> None:
-    """Run the suite as people write it who follow the documentation of docker:dind; it takes minutes."""
+    """Run the suite as people write it who start docker:dind for each test; it takes minutes."""
     base = f"{ALONE}: {SESSION}"
     name = f"{ALONE}: {BY_HAND}"
     suite = TimedSuite.written(directory / "by_hand", "by_hand", image.tag, TESTS)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, field
+from typing import Any
 
-from .measure import Table
+from .measure import Table, reason
 
 #: A time that is shorter is written with more digits.
 _SHORT = 10
-#: Characters: the last ones of a reason say most.
-_LONGEST_REASON = 300
+#: What is said of a measurement that failed begins with it.
+_FAILED = "failed: "
 
 
 @dataclass
@@ -25,6 +26,10 @@ class Grid:
     marks: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     #: How many measurements of each column failed.
     failures: dict[str, int] = field(default_factory=dict)
+    #: Why rows could not be measured at all, by their short names.
+    broken: dict[str, str] = field(default_factory=dict)
+    #: The version of each column's engine.
+    versions: dict[str, str] = field(default_factory=dict)
 
     def add(self, row: str, column: str, values: list[float]) -> None:
         """Add what was measured; a cell without any stays empty."""
@@ -35,8 +40,11 @@ class Grid:
     def fail(self, row: str, column: str, error: Exception) -> None:
         """Say that a measurement failed, and why."""
         self.failures[column] = self.failures.get(column, 0) + 1
-        reason = str(error).strip() or type(error).__name__
-        self.note(row, column, f"failed: {' '.join(reason.split())[-_LONGEST_REASON:]}")
+        self.note(row, column, f"{_FAILED}{reason(error)}")
+
+    def has_failed(self, row: str, column: str) -> bool:
+        """Whether a measurement of this cell has failed."""
+        return any(self.notes[number - 1].startswith(_FAILED) for number in self.marks.get((row, column), ()))
 
     def note(self, row: str, column: str, text: str) -> None:
         """Say something about a cell; what was said of another one has that one's number."""
@@ -45,6 +53,11 @@ class Grid:
         marks = self.marks.setdefault((row, column), [])
         if (number := self.notes.index(text) + 1) not in marks:
             marks.append(number)
+
+    def why_empty(self, row: str, column: str) -> str:
+        """Return why a cell has nothing, or too little."""
+        said = [self.notes[number - 1] for number in self.marks.get((row, column), ())]
+        return "; ".join(said) or "it was not among what was to be measured, or the run was ended before"
 
     def median(self, row: str, column: str) -> float | None:
         """Return a cell's median; None if it is empty."""
@@ -72,8 +85,24 @@ class Grid:
         table = Table(title, ("", *self.columns))
         table.rows = [(row, *(self.cell(row, column) for column in self.columns)) for row in self.rows]
         table.notes = [f"[{number}] {text}" for number, text in enumerate(self.notes, 1)]
+        table.facts = {"cells": self._cells(), "failures": self.failures}
         table.samples = {f"{row}: {column}": values for (row, column), values in self.samples.items() if values}
         return table
+
+    def _cells(self) -> dict[str, dict[str, Any]]:
+        """Return the cells as numbers, with what is said of them: by row and column."""
+        return {
+            row: {
+                column: {
+                    "median": self.median(row, column),
+                    "ratio": self.ratio(row, column),
+                    "samples": self.samples.get((row, column), []),
+                    "notes": [self.notes[number - 1] for number in self.marks.get((row, column), ())],
+                }
+                for column in self.columns
+            }
+            for row in self.rows
+        }
 
 
 def _short(seconds: float) -> str:

@@ -1,4 +1,7 @@
-"""Ways to have a daemon, with an image inside or without: ours, those of the peers, and the floor."""
+"""Ways to have a daemon, with an image inside or without: ours, those of the peers, and the floor.
+
+All of them run the same engine, from the same image.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pytest_dind import Daemon, Settings
 from pytest_dind.host import HostEngine
 
-from . import floor, peers
-from .machine import IMAGE
+from . import peers, unshared
+from .machine import OFFICIAL_IMAGE
 from .reached import Reached
 
 #: Given the host engine and an image's name: a context, entered when the daemon answers and has the image.
@@ -22,7 +25,7 @@ def adopted(engine: HostEngine, image: str | None) -> Iterator[Reached]:
 
     :raises RuntimeError: the image was loaded, and not adopted.
     """
-    with Daemon.start(Settings(image=IMAGE, preload=(image,) if image else ()), engine=engine) as daemon:
+    with Daemon.start(Settings(image=OFFICIAL_IMAGE, preload=(image,) if image else ()), engine=engine) as daemon:
         if daemon.loaded_because:
             raise RuntimeError(f"{image} was not adopted: {daemon.loaded_because}")
         yield Reached(daemon.name, daemon.host)
@@ -31,7 +34,7 @@ def adopted(engine: HostEngine, image: str | None) -> Iterator[Reached]:
 @contextmanager
 def streamed(engine: HostEngine, image: str | None) -> Iterator[Reached]:
     """Start a daemon of ours, and stream the image into it, as it is done where nothing can be adopted."""
-    with Daemon.start(Settings(image=IMAGE), engine=engine) as daemon:
+    with Daemon.start(Settings(image=OFFICIAL_IMAGE), engine=engine) as daemon:
         if image:
             daemon.load(image)
         yield Reached(daemon.name, daemon.host)
@@ -39,7 +42,7 @@ def streamed(engine: HostEngine, image: str | None) -> Iterator[Reached]:
 
 @contextmanager
 def by_hand(engine: HostEngine, image: str | None) -> Iterator[Reached]:
-    """Start docker:dind as its documentation says, and load the image into it."""
+    """Start docker:dind with its own entrypoint, and load the image into it."""
     with peers.by_hand(engine) as peer:
         yield _with_image(peer, engine, image)
 
@@ -63,9 +66,9 @@ def with_docker_tools(engine: HostEngine, image: str | None, container: str) -> 
 
 @contextmanager
 def bare(engine: HostEngine, image: str | None) -> Iterator[Reached]:
-    """Start dockerd on the machine itself; with an image: where `floor.holding` has put that before."""
+    """Start dockerd on the machine itself; with an image: on a data root that `floor.Floor` has prepared."""
     del engine
-    with floor.running(image) as daemon:
+    with unshared.running(image) as daemon:
         yield daemon
 
 

@@ -22,9 +22,8 @@ _DATA_ROOT = "/var/lib/docker"
 TEST_IMAGE = os.environ.get("PYTEST_DIND_TEST_IMAGE", "busybox:latest")
 
 
-def facts() -> Iterator[tuple[str, str]]:
+def facts(engine: HostEngine) -> Iterator[tuple[str, str]]:
     """Say what the numbers hang on."""
-    engine = HostEngine.connect()
     info = engine.info
     models = [line.partition(": ")[2] for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     processor = models[0] if models else platform.machine()
@@ -40,7 +39,6 @@ def facts() -> Iterator[tuple[str, str]]:
     busy = ": other work runs here, and slows down most what uses all cores" if load > (os.cpu_count() or 1) / 2 else ""
     yield "load", f"{load:.1f}{busy}"
     yield "python", f"{platform.python_implementation()} {platform.python_version()}"
-    engine.close()
 
 
 def memory_available() -> int:

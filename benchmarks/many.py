@@ -46,11 +46,14 @@ def run() -> Table:
     for count, one in found.items():
         total, memory = statistics.median(one.start), statistics.median(one.memory)
         table.rows.append(
-            (str(count), in_seconds(total), in_seconds(total / count), times(total / count / alone),
+            (str(count), in_seconds(total), in_seconds(total / count), times(total / alone),
              f"{memory / 2**20:.0f} MiB", in_seconds(statistics.median(one.stop)), str(len(one.failures)))
         )  # fmt: skip
         table.samples |= {f"{count}: start": one.start, f"{count}: stop": one.stop, f"{count}: memory": one.memory}
         table.notes += [f"{count} at once: {failure}" for failure in one.failures]
+    table.notes.append(
+        "to one alone: all ready after, to the same of one; as many as that would be one after the other"
+    )
     failures = sum(len(one.failures) for one in found.values())
     started = sum(counts) * ROUNDS
     table.limits.append(Limit("no failure", f"{failures} of {started} daemons failed", failures == 0))

@@ -13,13 +13,16 @@ from typing import Any
 
 Samples = dict[str, list[float]]
 
+#: Characters.
+_LONGEST_REASON = 300
+
 
 def side_by_side(
     rounds: int | Mapping[str, int], subjects: Mapping[str, Callable[[], float]], warm_up: int = 1
 ) -> Samples:
     """Measure each subject once in every round, so that what else the machine does hits all alike.
 
-    :param rounds: In how many; or for each subject by its name, for how many it takes part.
+    :param rounds: In how many; or for each subject by its name, in how many it takes part, which lie evenly among all.
     :param subjects: By name: a call that returns what it measured. Setting up and clearing away is left out of that.
     :param warm_up: Rounds that do not count: imports, caches.
     """
@@ -31,13 +34,18 @@ def side_by_side(
         progress(f"round {number + 1} of {most}" if number >= 0 else "warming up")
         # Every other round backwards: nobody always comes after the same neighbour.
         for name in sorted(subjects, key=order.index, reverse=bool(number % 2)):
-            if number >= of_each[name]:
+            if number >= 0 and not _takes_part(number, of_each[name], most):
                 continue
             os.sync()  # What one has written is on the disk before the next one begins, and not on its account.
             value = subjects[name]()
             if number >= 0:
                 samples[name].append(value)
     return samples
+
+
+def _takes_part(number: int, rounds: int, most: int) -> bool:
+    """Whether a round is one of the few that lie evenly among all: of three, one is the middle one."""
+    return (number * rounds + most // 2) // most != ((number + 1) * rounds + most // 2) // most
 
 
 def seconds_until(condition: Callable[[], object], every: float, since: float, patience: float = 120) -> float:
@@ -72,6 +80,8 @@ class Table:
     notes: list[str] = field(default_factory=list)
     #: Every single measurement, for whoever wants to look closer (`--json`).
     samples: Samples = field(default_factory=dict)
+    #: What else belongs to that, as numbers and words.
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def reached(self) -> bool:
@@ -80,7 +90,8 @@ class Table:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, for `--json`."""
-        return asdict(self) | {"reached": self.reached}
+        medians = {name: statistics.median(values) for name, values in self.samples.items() if values}
+        return asdict(self) | {"medians": medians, "reached": self.reached}
 
     def __str__(self) -> str:
         grid = [list(self.headings), *map(list, self.rows)]
@@ -130,10 +141,29 @@ def times(value: float) -> str:
     return f"{value:.2f} x"
 
 
+def reason(error: BaseException) -> str:
+    """Return what an error says, in one line; of a long text the end, which says most."""
+    return " ".join(str(error).split())[-_LONGEST_REASON:].strip() or type(error).__name__
+
+
 def progress(text: str) -> None:
     """Say on a terminal what is going on; the tables go elsewhere."""
     if sys.stderr.isatty():
         print(f"\r\033[K  {text}", end="", file=sys.stderr, flush=True)
+
+
+class Cut(Exception):  # noqa: N818 (no error: somebody wanted that)
+    """A benchmark was ended from outside; `table` is what it had found by then."""
+
+    def __init__(self, table: Table, code: int) -> None:
+        super().__init__("it was ended before it was through")
+        self.table = table
+        self.code = code
+
+
+def exit_code(end: BaseException) -> int:
+    """Return the exit code for what ends this process from outside: Ctrl-C, or SIGTERM as `exit_on_sigterm` has it."""
+    return end.code if isinstance(end, SystemExit) and isinstance(end.code, int) else 128 + signal.SIGINT
 
 
 def exit_on_sigterm() -> None:

@@ -24,10 +24,6 @@ from .reached import Reached
 
 #: Who has not got it measures without it.
 HAVE_TESTCONTAINERS = find_spec("testcontainers") is not None
-if HAVE_TESTCONTAINERS:
-    from testcontainers.core.config import testcontainers_config
-    from testcontainers.core.container import DockerContainer
-    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -47,7 +43,7 @@ PATIENCE = 600
 
 
 def start_by_hand(engine: HostEngine) -> float:
-    """Start docker:dind as its documentation says; return the seconds until it answers over TLS."""
+    """Start docker:dind with its own entrypoint; return the seconds until it answers over TLS."""
     begin = time.monotonic()
     with by_hand(engine):
         return time.monotonic() - begin
@@ -62,7 +58,10 @@ def start_with_testcontainers() -> float:
 
 @contextmanager
 def by_hand(engine: HostEngine) -> Iterator[Reached]:
-    """Have docker:dind, started as its documentation says."""
+    """Have docker:dind, started with its own entrypoint, which makes new certificates as in any fresh CI job.
+
+    Its documentation has them in volumes, where the second start with the same ones finds them.
+    """
     name = f"dind-benchmark-{secrets.token_hex(4)}"
     try:
         container = engine.client.containers.run(
@@ -77,6 +76,11 @@ def by_hand(engine: HostEngine) -> Iterator[Reached]:
 @contextmanager
 def with_testcontainers() -> Iterator[Reached]:
     """Have docker:dind, started as users of testcontainers do."""
+    # Not above: one that cannot be imported is to cost nobody else anything.
+    from testcontainers.core.config import testcontainers_config  # noqa: PLC0415
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415
+
     # Its image cannot be had without a registry, and it starts once per process and so would count in no round.
     testcontainers_config.ryuk_disabled = True
     container = DockerContainer(OFFICIAL_IMAGE).with_kwargs(privileged=True, labels=leftovers.labels())

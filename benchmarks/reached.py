@@ -13,8 +13,6 @@ import docker
 if TYPE_CHECKING:
     from pytest_dind.host import HostEngine
 
-#: What is asked of it, every version knows.
-_API = "1.41"
 #: Seconds; eight of them at once on two cores take more than a minute each.
 _LONGEST_LOAD = 600
 
@@ -37,13 +35,22 @@ class Reached:
         if self.certificates:
             key, own, authority = (str(Path(self.certificates) / name) for name in ("key.pem", "cert.pem", "ca.pem"))
             tls = docker.tls.TLSConfig(client_cert=(own, key), ca_cert=authority, verify=True)
-        client = docker.DockerClient(self.host, _API, timeout=_LONGEST_LOAD, tls=tls)
-        # Else requests prefers REQUESTS_CA_BUNDLE, where that is set, to the authority that it was told.
-        client.api.trust_env = False
+        # The first has only one question, which is asked without any version.
+        asking = self._connected("1.41", tls)
+        version = asking.api.version(api_version=False)["ApiVersion"]
+        asking.close()
+        client = self._connected(version, tls)
         try:
             yield client
         finally:
             client.close()
+
+    def _connected(self, version: str, tls: Any) -> Any:
+        client = docker.DockerClient(self.host, version, timeout=_LONGEST_LOAD, tls=tls)
+        # Else requests prefers REQUESTS_CA_BUNDLE, where that is set, to the authority that it was told. For that,
+        # docker-py's own "auto" would ask too early.
+        client.api.trust_env = False
+        return client
 
     def load(self, engine: HostEngine, image: str) -> None:
         """Load an image of the host engine into it: `docker save` piped into `docker load`, no file in between.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import fixtures
 from .fixtures import Scope
-from .machine import IMAGE
+from .machine import OFFICIAL_IMAGE
 from .workers import PYTEST
 
 #: What one test takes, once it has its daemon.
@@ -61,7 +61,12 @@ class TimedSuite:
         :raises RuntimeError: a test failed; with what pytest printed.
         """
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        command += ["--dind", f"--dind-image={IMAGE}", f"--dind-preload={self.tag}", f"--dind-lookahead={AHEAD}"]
+        command += [
+            "--dind",
+            f"--dind-image={OFFICIAL_IMAGE}",
+            f"--dind-preload={self.tag}",
+            f"--dind-lookahead={AHEAD}",
+        ]
         if not self.fixture.startswith("dind_"):
             command = [*PYTEST]
         environment = fixtures.environment(self.fixture, self.tag, scope)
