@@ -38,6 +38,7 @@ HAVE_DOCKER_TOOLS = find_spec("pytest_docker_tools") is not None or DOCKER_TOOLS
 _TLS_PORT = 2376
 #: Seconds; far less than most conftests sleep, so that it is not their sleeping that is beaten.
 _LOOK_EVERY = 0.01
+_LOOK_AT_CONTAINER_EVERY = 2
 #: Seconds until it answers; 32 of them at once, which all make RSA keys, take minutes on two cores.
 PATIENCE = 600
 
@@ -95,7 +96,7 @@ def answering(container: Container) -> Iterator[Reached]:
     address = _address(container)
     leftovers.note(container)
     # dockerd opens the port when the certificates are made, and answers on it when it is ready.
-    seconds_until(lambda: _opens(address), _LOOK_EVERY, time.monotonic(), PATIENCE)
+    _wait_for_port(container, address)
     with _client_certificates(container) as folder:
         context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
@@ -106,6 +107,27 @@ def answering(container: Container) -> Iterator[Reached]:
         if status != http.HTTPStatus.OK:
             raise ConnectionError(f"/_ping was answered with {status}")
         yield Reached(str(container.name), f"tcp://{address}:{_TLS_PORT}", str(folder))
+
+
+def _wait_for_port(container: Container, address: str) -> None:
+    """Wait until somebody listens there, or nobody ever will.
+
+    :raises RuntimeError: the container has ended instead; with its last words.
+    """
+    looked = time.monotonic()
+
+    def is_open() -> bool:
+        nonlocal looked
+        if _opens(address):
+            return True
+        if time.monotonic() - looked > _LOOK_AT_CONTAINER_EVERY:
+            looked = time.monotonic()
+            container.reload()
+            if container.status == "exited":
+                raise RuntimeError(f"{container.name} has ended: {container.logs(tail=20).decode(errors='replace')}")
+        return False
+
+    seconds_until(is_open, _LOOK_EVERY, time.monotonic(), PATIENCE)
 
 
 def _address(container: Container) -> str:

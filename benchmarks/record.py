@@ -63,12 +63,17 @@ def _image(engine: HostEngine, name: str) -> dict[str, Any]:
 
 def _engine(engine: HostEngine, image: str) -> str:
     """Return what dockerd in an image says of its version; empty if there is none."""
+    container = engine.client.containers.create(
+        image, ["--version"], entrypoint="dockerd", network_mode="none", labels=leftovers.labels()
+    )
     try:
-        said: bytes = engine.client.containers.run(
-            image, ["--version"], entrypoint="dockerd", remove=True, network_mode="none", labels=leftovers.labels()
-        )
+        container.start()
+        container.wait()
+        said: bytes = container.logs(stderr=False)
     except DockerException:
         return ""
+    finally:
+        engine.remove(str(container.id))  # With its volume, as docker-py's own `run` does not.
     return said.decode().strip()
 
 
