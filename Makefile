@@ -38,9 +38,9 @@ lint:  ## Check style and types, and the pipelines in examples/
 		else echo 'The shell scripts are not checked: there is no shellcheck here.'; fi
 	.ci/lint-pipelines
 
-bench:  ## Compare with the peers, for a quarter of an hour: one table, and every measurement in bench.json
+bench:  ## Compare with the peers: one table, and every measurement in bench.json (ONLY="images clean": other benchmarks)
 	.ci/setup
-	$(WITH_IMAGES) $(PYTHON_IN_VENV) -m benchmarks compare --json bench.json
+	$(WITH_IMAGES) $(PYTHON_IN_VENV) -m benchmarks $(or $(ONLY),compare) --json bench.json
 
 clean:  ## Remove what the checkout has besides its sources (the cache of trees and images stays)
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache
