@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from pytest_dind.errors import DindError
@@ -78,7 +79,7 @@ def main() -> int:
     tables: dict[str, Table] = {}
     record, code = Record(), 0
     try:
-        dead_runs.sweep(engine)
+        leftovers.attempt("what dead runs left", partial(dead_runs.sweep, engine))
         with leftovers.removed(engine):
             record.look(engine)
             print("".join(f"{what:8} {fact}\n" for what, fact in record.facts.items()))
@@ -119,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _part(chosen: argparse.Namespace) -> Part:
-    rows = tuple(chosen.rows.split(",")) if chosen.rows else Comparison.ROWS
+    rows = tuple(chosen.rows.split(",")) if chosen.rows else tuple(Comparison.ROWS)
     columns = tuple(chosen.columns.split(",")) if chosen.columns else tuple(COLUMNS)
     _require_known("row", rows, Comparison.ROWS)
     _require_known("column", columns, COLUMNS)

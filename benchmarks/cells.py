@@ -66,6 +66,12 @@ class Cells:
             if self._grid.has_failed(row, column) and self._grid.median(row, column) is None:
                 self._missing[column] = self._grid.why_empty(row, column)
 
+    def leave_empty(self, row: str, why: str) -> None:
+        """Say of a row that was not begun why it is not measured."""
+        for column in COLUMNS if row not in self._grid.rows else ():
+            self._grid.add(row, column, [])
+            self._grid.note(row, column, why)
+
     def fill(self, row: str, measure: Measure, rounds: Rounds, absent: Mapping[str, str]) -> None:
         """Measure with every column that is there, in turn; say why with the others.
 

@@ -20,7 +20,7 @@ LEAST = 6
 MOST_SECONDS_MORE = 0.25
 
 TITLE = "Ours and the peers: median, how many times ours that is, (how often measured)"
-WHOLE = Part(Comparison.ROWS, tuple(COLUMNS))
+WHOLE = Part(tuple(Comparison.ROWS), tuple(COLUMNS))
 
 
 def run(part: Part = WHOLE) -> Table:
@@ -38,6 +38,7 @@ def run(part: Part = WHOLE) -> Table:
             finally:
                 sizes |= {recipe.title: image.size for recipe, image in prepared.images.items()}
     except (KeyboardInterrupt, SystemExit) as end:
+        grid.broken["the last one, and what was to come"] = "the run was ended"
         raise Cut(_table(grid, part, sizes), exit_code(end)) from end
     finally:
         engine.close()
@@ -51,7 +52,7 @@ def _table(grid: Grid, part: Part, sizes: dict[str, int]) -> Table:
     table = grid.table(TITLE)
     table.limits += limits(grid, part)
     table.notes += NOTES
-    table.facts |= {"image sizes": sizes, "engine versions": grid.versions}
+    table.facts |= {"image sizes": sizes, "engine versions": grid.versions, "seconds of each row": grid.took}
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -54,8 +54,16 @@ NO_CONTAINERS = "no containers are run in it, for their control groups would be 
 class Comparison:
     """The rows, measured one after the other; in each, the columns in turn."""
 
-    #: The names of the rows, in their order; each is measured by the method of that name.
-    ROWS = ("cold", "image", "fresh", "clean", "teardown", "at_once", "scaling")
+    #: The rows in their order, by the names of the methods that measure them.
+    ROWS: Mapping[str, tuple[str, ...]] = {
+        "cold": (COLD,),
+        "image": (IMAGE,),
+        "fresh": (FRESH,),
+        "clean": (CLEAN,),
+        "teardown": (TEARDOWN,),
+        "at_once": tuple(map(AT_ONCE.format, COUNTS)),
+        "scaling": tuple(map(SUITE.format, WORKERS)),
+    }
 
     def __init__(self, engine: HostEngine, grid: Grid, prepared: Prepared, part: Part, directory: Path) -> None:
         """Find out who can be measured here.
@@ -72,13 +80,15 @@ class Comparison:
     def measure(self) -> None:
         """Measure the rows; one that fails costs the others nothing."""
         for name in self._rows:
-            began, known = time.monotonic(), set(self._grid.rows)
+            began = time.monotonic()
             try:
                 getattr(self, name)()
             except Exception as error:  # noqa: BLE001 (what its columns need cannot be had)
                 self._grid.broken[name] = reason(error)
-            new = [row for row in self._grid.rows if row not in known]
-            progress(f"{'; '.join(new) or name}: {time.monotonic() - began:.0f} s\n")
+                for row in self.ROWS[name]:
+                    self._cells.leave_empty(row, f"what it needs could not be prepared: {reason(error)}")
+            self._grid.took[name] = round(time.monotonic() - began, 1)
+            progress(f"{name}: measured in {self._grid.took[name]:.0f} s\n")
 
     def cold(self) -> None:
         """Measure one daemon from nothing."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +70,7 @@ bare = _fixture(having.bare)
 
 # Only what is wanted is imported, before any clock runs: a peer that is broken costs nobody else anything.
 if os.environ.get(_FIXTURE) == "with_testcontainers":
-    import_module("testcontainers.core.container")
-    import_module("testcontainers.core.wait_strategies")
+    peers.import_testcontainers()
 elif os.environ.get(_FIXTURE) == "with_docker_tools":
     from pytest_docker_tools import container
     from pytest_docker_tools.wrappers import Container

@@ -89,5 +89,8 @@ class Floor:
             with running(image, cleanly=True) as daemon:
                 daemon.load(self._engine, image)
         for number in range(1, roots):
-            if not (directory / str(number)).exists():
-                subprocess.run(["cp", "-a", str(first), str(directory / str(number))], check=True)
+            copy = directory / str(number)
+            if not copy.exists():
+                part = copy.with_suffix(".part")
+                subprocess.run(["cp", "-a", str(first), str(part)], check=True)
+                part.rename(copy)

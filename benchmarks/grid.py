@@ -28,6 +28,8 @@ class Grid:
     failures: dict[str, int] = field(default_factory=dict)
     #: Why rows could not be measured at all, by their short names.
     broken: dict[str, str] = field(default_factory=dict)
+    #: Seconds that measuring took, by the same names.
+    took: dict[str, float] = field(default_factory=dict)
     #: The version of each column's engine.
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -69,6 +69,8 @@ def run() -> Table:
     """Make the images, measure with each, then with many workers at once, and remove all that was made."""
     table = Table("Images inside: from nothing to a daemon that has them", ("", *SPREAD, "ratio"))
     engine = HostEngine.connect()
+    if peers.HAVE_TESTCONTAINERS:
+        peers.import_testcontainers()
     with made(engine, *BESIDE) as images:
         for image in images:
             _add(table, {f"{image.recipe.title}: {FILLING}": [_seconds(having.adopted, engine, image, look=True)]}, "")

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,12 @@ _LOOK_EVERY = 0.01
 _LOOK_AT_CONTAINER_EVERY = 2
 #: Seconds until it answers; 32 of them at once, which all make RSA keys, take minutes on two cores.
 PATIENCE = 600
+
+
+def import_testcontainers() -> None:
+    """Import it, before any clock runs, where it is wanted: one that is broken costs nobody else anything."""
+    import_module("testcontainers.core.container")
+    import_module("testcontainers.core.wait_strategies")
 
 
 def start_by_hand(engine: HostEngine) -> float:
@@ -77,7 +84,7 @@ def by_hand(engine: HostEngine) -> Iterator[Reached]:
 @contextmanager
 def with_testcontainers() -> Iterator[Reached]:
     """Have docker:dind, started as users of testcontainers do."""
-    # Not above: one that cannot be imported is to cost nobody else anything.
+    # Not above: see import_testcontainers.
     from testcontainers.core.config import testcontainers_config  # noqa: PLC0415
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
     from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415

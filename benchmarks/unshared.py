@@ -135,7 +135,7 @@ def roots_of(place: Path, image: str) -> Path:
 @contextmanager
 def _root_with(place: Path, image: str) -> Iterator[Path]:
     """Have the first data root with an image that nobody uses."""
-    for root in sorted(path for path in roots_of(place, image).iterdir() if path.is_dir()):
+    for root in sorted(path for path in roots_of(place, image).iterdir() if path.name.isdigit()):
         with root.with_suffix(".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
