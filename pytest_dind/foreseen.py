@@ -55,6 +55,10 @@ class Foreseen:
             self._known.append(found)
         return found is not None
 
+    def definition(self, item: pytest.Item) -> object:
+        """Return the fixture `dind_settings` that a test sees; those of other tests may be others."""
+        return next(reversed(_definitions(item)), None)
+
     def settings(self, item: pytest.Item) -> Settings | None:
         """Return what `dind_settings` will be for a test; None while nobody knows, as a conftest has its own."""
         definitions = _definitions(item)

@@ -37,6 +37,9 @@ class Foresight:
         self._first_user: pytest.Item | None = None
         #: The test that runs, until its own daemon is there, and those after it.
         self._near: tuple[pytest.Item, list[pytest.Item]] | None = None
+        self._item: pytest.Item | None = None
+        #: For whom the session daemon was started: with another `dind_settings` than that test's, it is no other.
+        self._asked_by: pytest.Item | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -54,6 +57,7 @@ class Foresight:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Start what comes after this test, while it runs."""
+        self._item = item
         if self._ahead:
             self._near = item, list(self._after(item, nextitem))
             self._look(*self._near)
@@ -67,6 +71,8 @@ class Foresight:
                 self._look(*self._near)
         elif fixturedef.argname == "dind_fresh_daemon":
             self._near = None
+        elif fixturedef.argname == "dind_daemon":
+            self._asked_by = self._item
         return result
 
     def _after(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.Item]:
@@ -100,9 +106,9 @@ class Foresight:
     def _next_session_settings(self, near: list[pytest.Item], known: Iterable[pytest.Item]) -> Settings | None:
         """Return how the next session daemon is to be; None if nobody is known to want one, or how."""
         now = self._session.runtime.session_settings
-        if now is not None:  # The next test may want it otherwise, as of another engine.
-            users = (self._foreseen.settings(one) for one in near if _uses_session_daemon(one))
-            return next((one for one in users if one not in (None, now)), None)
+        if now is not None:  # The next test may have another parameter, such as another engine.
+            users = (one for one in near if _uses_session_daemon(one) and self._shares_daemon(one))
+            return next((one for one in map(self._foreseen.settings, users) if one not in (None, now)), None)
         if self._first_user is None:
             unseen = (one for one in known if one not in self._seen)
             for one in unseen:
@@ -111,6 +117,11 @@ class Foresight:
                     self._first_user = one
                     break
         return self._foreseen.settings(self._first_user) if self._first_user is not None else None
+
+    def _shares_daemon(self, item: pytest.Item) -> bool:
+        return self._asked_by is not None and self._foreseen.definition(item) is self._foreseen.definition(
+            self._asked_by
+        )
 
     def _fresh_settings(self, item: pytest.Item) -> Settings | None:
         settings = self._foreseen.settings(item)

@@ -280,6 +280,31 @@ def test_the_session_daemon_of_the_next_engine_is_there_when_the_first_test_on_i
     assert warm < cold / 2, "neither the start of the one nor the end of the other is waited for"
 
 
+def test_no_other_session_daemon_is_started_for_settings_that_count_for_fresh_ones_alone(
+    inner: InnerRun, watched: Watched
+) -> None:
+    below = inner.pytester.mkpydir("below")
+    (below / "conftest.py").write_text(
+        "import pytest\n@pytest.fixture(scope='session')\n"
+        "def dind_settings(dind_settings): return dind_settings.changed('below', memory='300m')\n"
+    )
+    tests = """
+import time
+import pytest
+
+@pytest.mark.parametrize("number", range(2))
+def test_{name}(number, dind_daemon, dind_fresh_daemon, dind_settings):
+    time.sleep(1)
+    assert dind_daemon.settings.memory is None
+    assert dind_fresh_daemon.settings.memory == dind_settings.memory
+"""
+    (below / "test_below.py").write_text(tests.format(name="below"))
+    inner.pytester.makepyfile(test_above=tests.format(name="above"))
+    result = inner.run("--dind", *NO_XDIST, "test_above.py", "below")
+    result.assert_outcomes(passed=4)
+    assert watched.started == 1 + 4
+
+
 def test_a_session_daemon_that_ended_while_it_stood_by_is_started_anew(inner: InnerRun) -> None:
     inner.pytester.makepyfile("""
         import time
