@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pytest_dind.errors import DindError
 from pytest_dind.host import HostEngine
@@ -89,9 +90,12 @@ def main() -> int:
     engine.close()
     stays = leftovers.told()
     if chosen.json:
-        found = record.as_json(tables) | {"whole": not code, "stays": stays}
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        _write(chosen.json, record.as_json(tables) | {"whole": not code, "stays": stays})
     return _judged(tables, stays, code)
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _judged(tables: dict[str, Table], stays: list[str], code: int) -> int:

@@ -152,6 +152,8 @@ class Comparison:
         """Return who cannot have daemons with an image, and why."""
         floor = None if self._cells.why_not(FLOOR) else self._prepared.data_roots(image, workers)
         ours = None if self._cells.why_not(OURS) else self._prepared.store(image)
+        if ours:
+            self._grid.failures[OURS] = self._grid.failures.get(OURS, 0) + 1
         return {column: why for column, why in ((FLOOR, floor), (OURS, ours)) if why}
 
     def _start(self, count: int, image: str | None, column: str) -> float:

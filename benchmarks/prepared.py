@@ -28,8 +28,8 @@ class Prepared:
         self._engine = engine
         self._stack = ExitStack()
         self._floor: Floor | None = None
-        #: What could not be had, and why: it is not tried again and again.
-        self._failed: dict[str, str] = {}
+        #: What was tried, which is not done again, and why it could not be had; empty if it could.
+        self._why_not: dict[str, str] = {}
 
     def __enter__(self) -> Prepared:  # noqa: PYI034 (typing.Self comes with Python 3.11)
         return self
@@ -71,12 +71,12 @@ class Prepared:
             pass
 
     def _once(self, what: str, have: Callable[[], object]) -> str | None:
-        if what not in self._failed:
+        if what not in self._why_not:
             progress(f"preparing: {what}")
             try:
                 have()
             except Exception as error:  # noqa: BLE001 (whatever it is, it is what is said of the cells that want it)
-                self._failed[what] = f"it could not be prepared: {reason(error)}"
+                self._why_not[what] = f"it could not be prepared: {reason(error)}"
             else:
-                self._failed[what] = ""
-        return self._failed[what] or None
+                self._why_not[what] = ""
+        return self._why_not[what] or None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest_dind
 from pytest_dind.transport import LOOK_EVERY, UnixSocket
@@ -77,18 +78,25 @@ def running(image: str | None = None, *, cleanly: bool = False) -> Iterator[Reac
     ):
         state = Path(name)
         (state / "containerd.toml").write_text(_containerd_config(), encoding="utf-8")
-        with (
-            (state / "log").open("w") as log,
-            subprocess.Popen(_command(place, state, data), stdin=subprocess.PIPE, stderr=log, text=True) as process,
-        ):
-            assert process.stdin is not None
-            try:
-                _wait(process, state)
-                yield Reached("", f"unix://{state / 'docker.sock'}")
-                if cleanly:
-                    process.stdin.write("end\n")
-            finally:
-                _end(process)
+        with _started(_command(place, state, data), state) as stdin:
+            yield Reached("", f"unix://{state / 'docker.sock'}")
+            if cleanly:
+                stdin.write("end\n")
+
+
+@contextmanager
+def _started(command: list[str], state: Path) -> Iterator[IO[str]]:
+    """Have it answer, and yield its input."""
+    with (
+        (state / "log").open("w") as log,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        assert process.stdin is not None
+        try:
+            _wait(process, state)
+            yield process.stdin
+        finally:
+            _end(process)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

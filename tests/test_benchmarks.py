@@ -285,8 +285,8 @@ def test_a_part_of_the_comparison_from_the_start_to_the_json(tmp_path: Path, eng
 def test_a_run_that_is_interrupted_says_what_it_has_found_and_leaves_nothing(
     tmp_path: Path, engine: HostEngine
 ) -> None:
-    temporary, file = tmp_path / "tmp", tmp_path / "bench.json"
-    temporary.mkdir()
+    (temporary := tmp_path / "tmp").mkdir()
+    file = tmp_path / "bench.json"
 
     def listed() -> list[str]:
         return [name for path in temporary.glob(f"{leftovers.PREFIX}*/volumes") for name in path.read_text().split()]
@@ -301,8 +301,7 @@ def test_a_run_that_is_interrupted_says_what_it_has_found_and_leaves_nothing(
         assert len(engine.api.containers(filters={"label": label})) == 1
         run.send_signal(signal.SIGINT)
         printed, errors = run.communicate()
-    assert run.returncode == 130, printed + errors
-    assert "ended before it was through" in printed
+    assert (run.returncode, "ended before it was through" in printed) == (130, True), printed + errors
     written = json.loads(file.read_text())
     assert (written["whole"], written["stays"]) == (False, [])
     cells = written["benchmarks"]["compare"]["facts"]["cells"][COLD]
