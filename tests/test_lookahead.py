@@ -39,6 +39,8 @@ def test_fresh(number, dind_fresh_client):
         (1, ["-n2"]),
         (2, ["-n2", "--dist=worksteal"]),
         (1, ["-n2", "--dist=loadscope"]),
+        (2, ["-n2", "--dist=loadfile"]),
+        (1, ["-n2", "--dist=loadgroup"]),
         (1, ["-n2", "--dist=each"]),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
@@ -209,10 +211,11 @@ def test_one_that_ended_while_it_stood_by_is_started_anew(inner: InnerRun) -> No
     inner.run("--dind", "-p", "no:xdist").assert_outcomes(passed=2)
 
 
-@pytest.mark.parametrize("how", ["first failure", "Ctrl-C", "SIGKILL", "worker crash"])
+@pytest.mark.parametrize("how", ["first failure", "pytest.exit", "Ctrl-C", "SIGKILL", "worker crash"])
 def test_however_a_run_ends_no_spare_is_left(inner: InnerRun, watched: Watched, how: str) -> None:
     end = {
         "first failure": "assert False",
+        "pytest.exit": "import pytest; pytest.exit('enough', returncode=7)",
         "Ctrl-C": "import time; time.sleep(600)",
         "SIGKILL": "import time; time.sleep(600)",
         "worker crash": "import os; os._exit(3)",
@@ -233,9 +236,37 @@ def test_however_a_run_ends_no_spare_is_left(inner: InnerRun, watched: Watched, 
             run.wait_for("ready")
             run.send(signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
         code = run.wait()
-        assert code == {"first failure": 1, "Ctrl-C": 2, "SIGKILL": -9, "worker crash": 1}[how], run.output
+        codes = {"first failure": 1, "pytest.exit": 7, "Ctrl-C": 2, "SIGKILL": -9, "worker crash": 1}
+        assert code == codes[how], run.output
     inner.wait_until_nothing_is_left()
     assert watched.started <= 2
+
+
+def test_a_crashed_worker_is_replaced_and_no_spare_of_either_is_left(inner: InnerRun, watched: Watched) -> None:
+    inner.pytester.makepyfile("""
+        import os
+        import pathlib
+        import time
+        import pytest
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(number, dind_fresh_client):
+            time.sleep(1)
+            if number == 1 and not pathlib.Path("crashed").exists():
+                pathlib.Path("crashed").touch()
+                os._exit(3)
+    """)
+    result = inner.run("--dind", "-n1")
+    result.assert_outcomes(passed=3, failed=1)
+    assert watched.started <= 5, "the spare of the worker that crashed, and one for each test"
+
+
+def test_deselected_tests_have_nothing_started(inner: InnerRun, watched: Watched) -> None:
+    inner.pytester.makepyfile(FRESH.format(tests=4))
+    inner.run("--dind", "-p", "no:xdist", "-k", "test_fresh[1] or test_fresh[2]").assert_outcomes(
+        passed=2, deselected=2
+    )
+    assert watched.started == 2
 
 
 class TestTheSessionDaemon:
