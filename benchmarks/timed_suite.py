@@ -12,7 +12,7 @@ from pathlib import Path
 from . import fixtures
 from .fixtures import Scope
 from .machine import OFFICIAL_IMAGE
-from .workers import PYTEST
+from .workers import PYTEST, why_failed
 
 #: What one test takes, once it has its daemon.
 SECONDS = 0.5
@@ -84,5 +84,5 @@ class TimedSuite:
                 raise
         seconds = time.monotonic() - begin
         if process.returncode:
-            raise RuntimeError(f"{self.path.parent.name}: {printed}")
+            raise RuntimeError(f"{self.path.parent.name}: {why_failed(printed)}")
         return seconds

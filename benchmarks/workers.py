@@ -47,7 +47,7 @@ class Worker:
             if line.startswith(MARK):
                 return line.removeprefix(MARK)
             printed.append(line)
-        raise RuntimeError(f"a worker ended with exit code {self._process.wait()}:\n{''.join(printed)[-2000:]}")
+        raise RuntimeError(f"a worker ended with exit code {self._process.wait()}: {why_failed(''.join(printed))}")
 
     def tell(self) -> None:
         """Have it go on: begin, or end what it has."""
@@ -93,6 +93,12 @@ def at_once(count: int, way: str, image: str | None) -> Iterator[list[Worker]]:
             for worker in workers:
                 worker.terminate()
             raise
+
+
+def why_failed(printed: str) -> str:
+    """Return the errors of what pytest has printed; all of that, if there are none."""
+    errors = [line[1:].strip() for line in printed.splitlines() if line.startswith("E  ")]
+    return "\n".join(errors) or printed[-2000:]
 
 
 def seconds_of(workers: list[Worker]) -> float:
