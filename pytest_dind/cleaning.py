@@ -78,6 +78,8 @@ class Cleaning:
             self.refused.append(f"{kind} {name}: {error.explanation}")
         except DaemonStateError as error:
             self.refused.append(f"{kind} {name}: {error}")
+        except OSError as error:
+            raise OSError(f"{kind} {name}: {error}") from error
 
     def _remove_containers(self) -> None:
         """Remove those that came, and those that these, or others, have started meanwhile."""

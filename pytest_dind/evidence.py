@@ -18,6 +18,11 @@ def uses_session_daemon(item: pytest.Item) -> bool:
     return not SESSION_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
+def may_ask_for_it(item: pytest.Item) -> bool:
+    """Whether a test may ask for the session daemon by name: with `request`, or in a doctest with `getfixture`."""
+    return not isinstance(item, pytest.Function) or "request" in item.fixturenames
+
+
 class Evidence:
     """Where the logs of the daemons were when a test began."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -12,9 +12,10 @@ from .checkup import Checkup
 from .cleaning import Cleaning
 from .daemon import Daemon
 from .errors import DindError
-from .evidence import uses_session_daemon
+from .evidence import may_ask_for_it
 from .inventory import Inventory
 from .session import Session
+from .upkeep import Upkeep
 
 #: Seconds that a daemon may take to remove one thing; in one whose containerd stands still it would take for ever.
 ANSWER_TIMEOUT = 60
@@ -27,10 +28,12 @@ class Hindsight:
     down; but not what came while a fixture of a wider scope was set up meanwhile, or while `dind_build` was at it.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, upkeep: Upkeep) -> None:
         self._session = session
+        self._upkeep = upkeep
         self._cleans_always = session.settings[0].clean
         self._item: pytest.Item | None = None
+        self._nextitem: pytest.Item | None = None
         #: Whether the test's own set-up has begun.
         self._has_begun = False
         #: What was there then, and in which daemon; None while there is none, or nobody wants it clean.
@@ -70,19 +73,28 @@ class Hindsight:
             say(daemon.checkup)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
-        """Clean up when the last fixture has been torn down, whatever came of that."""
+    def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> Generator[None]:
+        """Hear whether it is the last test; `_end` comes after the teardown of its own fixtures, if it has any."""
+        self._nextitem = nextitem
         self._checkup(Checkup.suspect)
+        if not self._has_begun:
+            self._end()
+        return (yield)
+
+    def _end(self) -> None:
+        """Clean up: what fixtures of wider scopes do in their teardown comes after this, and is none of the test's."""
+        item, before, daemon = self._item, self._before, self._daemon
+        self._before = self._daemon = self._item = None
+        is_last = self._nextitem is None
         try:
-            return (yield)
-        finally:
-            before, daemon = self._before, self._daemon
-            if before is not None and daemon is not None and daemon is self._session.runtime.session:
+            if item is not None and before is not None and daemon is not None:
                 # What the last test left, such as one that failed with -x, is what the daemon is kept to show.
-                is_shown = nextitem is None and daemon.is_to_stay
+                is_shown = is_last and daemon.is_to_stay
                 if not is_shown:
-                    self._clean(before, daemon, item.nodeid)
-            self._before = self._daemon = self._item = None
+                    self._clean(before, daemon, item)
+        finally:
+            if is_last:
+                self._upkeep.conclude()
 
     @contextmanager
     def lasting(self) -> Iterator[None]:
@@ -94,48 +106,47 @@ class Hindsight:
             self._before.add_what_came(before, after)
 
     def _begin(self, *, asked: bool = False) -> None:
-        self._has_begun = True
+        if not self._has_begun and self._item is not None:
+            self._has_begun = True
+            # The last first: after those of all fixtures of function scope, and before those of the test's module.
+            self._item.addfinalizer(self._end)
         daemon = self._session.runtime.session
         if daemon is not None and daemon is not self._daemon and (asked or self._is_wanted()):
             self._daemon = daemon
             self._before = self._look()
 
     def _is_wanted(self) -> bool:
-        names = getattr(self._item, "fixturenames", ())
         if self._item is None or not self._cleans_always:
-            return "dind_clean" in names
-        # With `request` it may ask for the daemon by name.
-        return self._session.runtime.environ_entered or "request" in names or uses_session_daemon(self._item)
+            return "dind_clean" in getattr(self._item, "fixturenames", ())
+        return self._session.uses_daemon(self._item) or may_ask_for_it(self._item)
 
     def _look(self) -> Inventory | None:
         assert self._daemon is not None
         try:
-            return Inventory.of(self._daemon.client.api)
+            with closing(self._daemon.connect(ANSWER_TIMEOUT)) as client:
+                return Inventory.of(client.api)
         except OSError as error:
-            self._warn(self._daemon, error)
+            # If it is broken, the next test gets a new one.
+            if self._daemon.alive and self._item is not None:
+                what = f"what {self._item.nodeid} leaves in {self._daemon.name}"
+                notices.warn(f"dind_clean does not know {what}: {error}")
             return None
 
-    def _warn(self, daemon: Daemon, error: OSError) -> None:
-        """Warn that nothing is cleaned; not if the daemon is broken, for then the next test gets a new one."""
-        if daemon.alive and self._item is not None:
-            notices.warn(f"dind_clean does not know what {self._item.nodeid} leaves in {daemon.name}: {error}")
-
-    def _clean(self, before: Inventory, daemon: Daemon, test: str) -> None:
-        if daemon.checkup.complaint():  # The next test gets a new one.
+    def _clean(self, before: Inventory, daemon: Daemon, item: pytest.Item) -> None:
+        if daemon is not self._session.runtime.session or self._upkeep.check():  # The next test gets a new one.
             return
-        client = daemon.connect(ANSWER_TIMEOUT)
-        cleaning = Cleaning(client.api, before)
-        try:
-            cleaning.run()
-        except OSError as error:  # docker-py's errors are OSErrors, by way of requests'
-            self._warn(daemon, error)
-        finally:
-            client.close()
+        with closing(daemon.connect(ANSWER_TIMEOUT)) as client:
+            cleaning = Cleaning(client.api, before)
+            try:
+                cleaning.run()
+            except OSError as error:  # docker-py's errors are OSErrors, by way of requests'
+                self._upkeep.complain(f"it did not let itself be cleaned: {error}")
+                return
         left = cleaning.refused + (_restock(daemon) if cleaning.lost else [])
         if left:
             notices.warn(
-                f"dind_clean could not remove all that {test} left in {daemon.name}, and the tests that follow will "
-                f"find it: {'; '.join(left)}"
+                f"dind_clean could not remove all that {item.nodeid} left in {daemon.name}, and the tests that follow "
+                f"will find it: {'; '.join(left)}"
             )
 
 
@@ -145,11 +156,11 @@ def _restock(daemon: Daemon) -> list[str]:
     for image in daemon.settings.preload:
         try:
             daemon.load(image)
-        except DindError as error:
+        except (DindError, OSError) as error:
             failures.append(f"preloaded image {image}, which it removed: {error}")
     for build in daemon.settings.builds:
         try:
             daemon.have_built(build)
-        except DindError as error:
+        except (DindError, OSError) as error:
             failures.append(f"built image {build}, which it removed: {error}")
     return failures

@@ -56,11 +56,14 @@ def pytest_configure(config: pytest.Config) -> None:
         from .early import session_of  # noqa: PLC0415
         from .foresight import Foresight  # noqa: PLC0415
         from .hindsight import Hindsight  # noqa: PLC0415
+        from .upkeep import Upkeep  # noqa: PLC0415
 
         session = session_of(config)
         config.pluginmanager.register(session, "dind-session")
         config.pluginmanager.register(Foresight(session), "dind-foresight")
-        config.pluginmanager.register(Hindsight(session), "dind-hindsight")
+        upkeep = Upkeep(session)
+        config.pluginmanager.register(upkeep, "dind-upkeep")
+        config.pluginmanager.register(Hindsight(session, upkeep), "dind-hindsight")
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)

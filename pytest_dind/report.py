@@ -115,7 +115,11 @@ def _what_to_know(news: Sequence[Mapping[str, Any]], removed: Swept) -> list[str
     for one in news:
         if "replaced" in one:
             what = f"{one['after']} broke it ({one['complaint']})"
-            lines.append(f"dind: the session daemon {one['replaced']} was replaced: {what}")
+            anew = f"; set up anew with what they had in it: {', '.join(one['renewed'])}" if one["renewed"] else ""
+            lines.append(f"dind: the session daemon {one['replaced']} was replaced: {what}{anew}")
+        if "broken" in one:
+            what = f"{one['after']}, the last test to use it, broke it ({one['complaint']})"
+            lines.append(f"dind: the session daemon {one['broken']} was broken in the end: {what}")
         if "left" in one:
             lines.append(f"dind: not removed: {one['left']}")
         if "kept" in one:

@@ -144,15 +144,11 @@ class Runtime:
             if image in self._missing:
                 raise self._missing.pop(image)
 
-    def mend(self, broken_by: str) -> str:
-        """Replace the session daemon if a test has broken it; return what to say of it, or an empty text.
-
-        :param broken_by: The test that used it last.
-        """
+    def mend(self) -> None:
+        """Replace the session daemon, which a test has broken, with a new one that has the images that tests wanted."""
         daemon = self.session
-        complaint = daemon.checkup.complaint() if daemon is not None else ""
-        if daemon is None or not complaint:
-            return ""
+        if daemon is None:
+            return
         known = daemon.settings
         daemon.settings = dataclasses.replace(known, preload=tuple(dict.fromkeys((*known.preload, *self._wanted))))
         daemon.blamed = False
@@ -165,8 +161,6 @@ class Runtime:
             self._environ.undo()
             self._environ = Patched(daemon.env)
         self.news.append({"started": daemon.name, "seconds": daemon.start_seconds})
-        self.news.append({"replaced": daemon.name, "after": broken_by, "complaint": complaint})
-        return f"{broken_by} broke the session daemon {daemon.name}: {complaint}; this is a new one in its place\n"
 
     # -- all daemons
 

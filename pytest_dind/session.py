@@ -34,7 +34,6 @@ class Session:
         self._left = Swept()
         self._kept = Kept()
         self._header: str | None = None
-        self._last_user = "the tests before"
         self._evidence = Evidence(())
         self._early_error: DindError | None = None
         self._runtime: Runtime | None = None
@@ -88,25 +87,26 @@ class Session:
     def session_daemon(self, settings: Settings) -> Daemon:
         """Return this worker's daemon; ends the run where no daemon can ever be started."""
         __tracebackhide__ = True
-        return self._asked_for(lambda: self.runtime.session_daemon(settings), settings)
+        return self.asked_for(lambda: self.runtime.session_daemon(settings), settings)
 
     def start(self, settings: Settings) -> Daemon:
         """Start one more daemon; ends the run where no daemon can ever be started."""
         __tracebackhide__ = True
-        return self._asked_for(lambda: self.runtime.start(settings), settings)
+        return self.asked_for(lambda: self.runtime.start(settings), settings)
 
     def start_fresh(self, item: pytest.Item, settings: Settings) -> Daemon:
         """Start one test's own daemon, as its markers say; the runtime's `stop_fresh` is its undo."""
         __tracebackhide__ = True
         own = marked(item, settings)
-        return self._asked_for(lambda: self.runtime.start_fresh(own), own)
+        return self.asked_for(lambda: self.runtime.start_fresh(own), own)
 
     def build(self, daemon: Daemon, path: Path | str, **how: Any) -> str:
         """Have an image built and in a daemon; return its id there."""
         __tracebackhide__ = True
-        return self._asked_for(lambda: daemon.build(self.config.rootpath / path, **how))
+        return self.asked_for(lambda: daemon.build(self.config.rootpath / path, **how))
 
-    def _asked_for(self, get: Callable[[], Got], settings: Settings | None = None) -> Got:
+    def asked_for(self, get: Callable[[], Got], settings: Settings | None = None) -> Got:
+        """Return what is to be had; that it is not is the error of the test that runs, or ends the run."""
         __tracebackhide__ = True
         try:
             return get()
@@ -194,31 +194,27 @@ class Session:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell the worker's daemon which images its tests will want: alike in all workers, so it is one image store."""
         if not workers.is_controller(self.config):
-            users = (item for item in session.items if self._uses_session_daemon(item))
+            users = (item for item in session.items if self.uses_daemon(item))
             self.runtime.expect(image for item in users for image in preloads(item))
 
     # Within all other wrappers: where this fails before them, those of pytest fail in the teardown as well.
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
-        """Give the test a session daemon that works and has the images that its markers ask for."""
+        """Fail the test for images that its markers ask for, which the session daemon could not get."""
         __tracebackhide__ = True
-        uses = self._uses_session_daemon(item)
-        # With `request` it may ask for the daemon by name.
-        if uses or "request" in getattr(item, "fixturenames", ()):
-            said = self._asked_for(lambda: self.runtime.mend(self._last_user))
-            if said:
-                item.add_report_section("setup", "log of pytest-dind", said)
-            self._last_user = item.nodeid
-        self._evidence = Evidence(self.runtime.daemons, environ=self.runtime.environ_entered)
-        wanted = preloads(item) if uses else []
-        self.runtime.want(wanted)
+        self.begin_evidence()
         try:
             yield
         finally:
             # Only now: what the daemon could not get is this test's error, and pytest's own set-up has been done.
-            self.runtime.require(wanted)
+            self.runtime.require(preloads(item) if self.uses_daemon(item) else [])
 
-    def _uses_session_daemon(self, item: pytest.Item) -> bool:
+    def begin_evidence(self) -> None:
+        """Count what daemons say from now on as said in this test."""
+        self._evidence = Evidence(self.runtime.daemons, environ=self.runtime.environ_entered)
+
+    def uses_daemon(self, item: pytest.Item) -> bool:
+        """Whether a test uses the session daemon, as far as is known before."""
         return self.runtime.environ_entered or uses_session_daemon(item)
 
     @pytest.hookimpl(wrapper=True)

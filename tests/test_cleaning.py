@@ -335,6 +335,82 @@ def test_with_the_ini_value_every_test_that_uses_the_daemon_is_cleaned_after(inn
     result.assert_outcomes(passed=8)
 
 
+def test_what_fixtures_of_wider_scopes_do_in_their_end_comes_after_the_cleaning_and_stays(
+    inner: InnerRun, busybox: str
+) -> None:
+    inner.pytester.makeconftest(
+        f"""
+        import pytest
+
+        def network_for(scope):
+            @pytest.fixture(scope=scope, name=f"{{scope}}_network")
+            def fixture(dind_client):
+                network = dind_client.networks.create(f"{{scope}}-net")
+                yield network
+                network.remove()  # It fails while a container of a test's is connected.
+                dind_client.volumes.create(f"by-{{scope}}")
+
+            return fixture
+
+        class_network, module_network = network_for("class"), network_for("module")
+        session_network = network_for("session")
+
+        def leave(client, *networks):
+            container = client.containers.create({busybox!r}, "sleep 1000", name="left", volumes=["left-vol:/v"])
+            for network in networks:
+                network.connect(container)
+            container.start()
+        """
+    )
+    inner.pytester.makepyfile(
+        test_a="""
+        import unittest
+        import pytest
+        from conftest import leave
+
+        class TestAll:
+            def test_it(self, dind_client, class_network, module_network, session_network):
+                leave(dind_client, class_network, module_network, session_network)
+
+            def test_again(self, dind_client, class_network, module_network, session_network):
+                leave(dind_client, class_network, module_network, session_network)
+
+        class TestSetUp:
+            @pytest.fixture(autouse=True)
+            def client(self, dind_client):
+                self.client = dind_client
+
+            def teardown_method(self):
+                self.client.volumes.create("in-teardown")
+
+            def test_of_a_class(self, class_network):
+                leave(self.client, class_network)
+
+        class TestOfUnittest(unittest.TestCase):
+            @pytest.fixture(autouse=True)
+            def client(self, dind_client, module_network):
+                self.client, self.network = dind_client, module_network
+
+            def test_one(self):
+                leave(self.client, self.network)
+        """,
+        test_b="""
+        def from_a_doctest():
+            '''
+            >>> getfixture("dind_client").volumes.create("by-doctest").name
+            'by-doctest'
+            '''
+
+        def test_finds_what_the_fixtures_left(dind_client):
+            assert dind_client.containers.list(all=True) == []
+            assert [one.name for one in dind_client.networks.list() if one.name.endswith("-net")] == ["session-net"]
+            assert sorted(one.name for one in dind_client.volumes.list()) == ["by-class", "by-module"]
+        """,
+    )
+    result = inner.run("--dind", "--dind-clean", "--doctest-modules", f"--dind-preload={busybox}", *NO_XDIST)
+    result.assert_outcomes(passed=6)
+
+
 def test_a_warning_says_which_test_left_what_and_why_it_is_still_there(inner: InnerRun, busybox: str) -> None:
     inner.pytester.makepyfile(
         f"""

@@ -27,7 +27,12 @@ BREAKS = """
         pass
 
     def test_4():
-        pass
+        host = docker.from_env()
+        host.images.get({there!r}).tag({image!r})
+        host.close()
+
+    def test_5(dind_client):
+        assert dind_client.ping()
 """
 
 
@@ -37,16 +42,17 @@ def test_a_session_daemon_that_cannot_be_started_anew_is_one_error_of_each_test_
     # Nobody listens there: a pull fails at once.
     name = f"127.0.0.1:1/pytest-dind-test/{secrets.token_hex(4)}:1"
     host.images.get(image).tag(name)
-    inner.pytester.makepyfile(BREAKS.format(image=name))
+    inner.pytester.makepyfile(BREAKS.format(image=name, there=image))
     try:
         found = inner.run("--dind", "-p", "no:xdist", f"--dind-image={name}")
     finally:
         if name in tags_on(host):
             host.api.remove_image(name, noprune=True)
-    found.assert_outcomes(passed=2, errors=2)
+    found.assert_outcomes(passed=3, errors=2)
     for test in ("test_2", "test_3"):
         found.stdout.re_match_lines(
             [rf"_* ERROR at setup of {test} _*$", "E .*ImageNotFoundError: .*refused"], consecutive=False
         )
+    found.stdout.fnmatch_lines(["dind: * was replaced: *::test_1 broke it (its container has ended)"])
     assert "During handling" not in found.stdout.str()
     assert "KeyError" not in found.stdout.str()

@@ -39,6 +39,7 @@ KNOW_PYTEST = {
     "options",
     "plugin",
     "session",
+    "upkeep",
     "workers",
 }
 

@@ -1,0 +1,130 @@
+"""What a run does about a session daemon that a test has broken: who hears of it, and what comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import InnerRun
+
+pytestmark = pytest.mark.once
+
+NO_XDIST = ("-p", "no:xdist")
+
+
+def test_what_fixtures_of_wider_scopes_had_in_it_is_set_up_anew_and_said(inner: InnerRun, busybox: str) -> None:
+    inner.pytester.makepyfile(
+        f"""
+        import pytest
+
+        times = []
+
+        @pytest.fixture(scope="session")
+        def database(dind_client):
+            container = dind_client.containers.create({busybox!r}, name="database")
+            yield container
+            container.remove()  # In the new daemon there is none.
+
+        @pytest.fixture(scope="session")
+        def table(database):
+            return database.name
+
+        @pytest.fixture(scope="module")
+        def volume(dind_env, dind_client):
+            yield dind_client.volumes.create("volume")
+
+        @pytest.fixture(scope="session")
+        def unrelated(dind_settings):
+            times.append("set up")
+            yield
+            times.append("torn down")
+
+        @pytest.fixture
+        def own(dind_client):
+            return dind_client.volumes.create("own")
+
+        def test_breaks(dind_daemon, table, volume, unrelated, own):
+            code, output = dind_daemon.exec(["sh", "-c", "kill -9 $(pidof dockerd)"])
+
+        @pytest.mark.skip
+        def test_that_does_not_run(dind_daemon, unrelated):
+            pass
+
+        def test_finds_all_of_it(dind_client, table, volume, unrelated, own):
+            assert dind_client.containers.get(table).name == "database"
+            volume.reload()
+            own.reload()
+            assert times == ["set up"]
+        """
+    )
+    result = inner.run("--dind", f"--dind-preload={busybox}", *NO_XDIST, "-rP")
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*::test_breaks broke the session daemon pytest-dind-*: its *; this is a new one in its place",
+            "What was in the old one is gone; set up anew for tests that ask for it: volume, table, database",
+            "In the new one, the end of such a fixture failed: NotFound: *No such container*",
+            "The old one's log ended:",
+            "    *",
+            "dind: * was replaced: *::test_breaks broke it (*); set up anew with what they had in it: volume, *",
+        ]
+    )
+
+
+def test_the_test_that_breaks_it_last_is_named_too(inner: InnerRun) -> None:
+    inner.pytester.makepyfile(
+        test_a="""
+        import pytest
+
+        @pytest.fixture(scope="session", autouse=True)
+        def stops_it_in_the_end(dind_daemon):
+            yield
+            dind_daemon.stop()
+
+        def test_uses(dind_client):
+            pass
+        """,
+        test_b="""
+        def in_a_doctest():
+            '''
+            >>> code, output = getfixture("dind_daemon").exec(["ip", "link", "delete", "docker0"])
+            '''
+        """,
+        test_c="""
+        import pytest
+
+        def test_that_needs_none():
+            pass
+
+        @pytest.mark.skip
+        def test_that_does_not_run(dind_client):
+            pass
+        """,
+    )
+    broke = "the last test to use it, broke it (/sys/class/net/docker0 is missing in its container)"
+    for more in (NO_XDIST, ("-n1",)):
+        result = inner.run("--dind", "-q", "--doctest-modules", *more)
+        result.assert_outcomes(passed=3, skipped=1)
+        result.stdout.fnmatch_lines(
+            [f"dind: the session daemon * was broken in the end: *test_b.in_a_doctest, {broke}"]
+        )
+    result = inner.run("--dind", *NO_XDIST, "test_a.py")
+    assert "broke" not in str(result.stdout)
+
+
+def test_one_that_does_not_let_itself_be_cleaned_is_replaced(inner: InnerRun, busybox: str) -> None:
+    inner.pytester.makeconftest("import pytest_dind.hindsight\npytest_dind.hindsight.ANSWER_TIMEOUT = 2")
+    inner.pytester.makepyfile(
+        f"""
+        def test_stops_a_shim(dind_daemon, dind_client, dind_clean):
+            dind_client.containers.run({busybox!r}, "sleep 1000", name="left", detach=True)
+            dind_daemon.exec(["sh", "-c", "kill -STOP $(pidof containerd-shim-runc-v2)"])
+
+        def test_next(dind_client):
+            assert dind_client.containers.list(all=True) == []
+        """
+    )
+    result = inner.run("--dind", f"--dind-preload={busybox}", *NO_XDIST, "-W", "error")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["*::test_stops_a_shim broke it (it did not let itself be cleaned: container left: *timed out*"]
+    )
