@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import DaemonStateError
-from .inventory import Inventory
+from .inventory import Inventory, service_of
 
 if TYPE_CHECKING:
     from docker.errors import APIError
@@ -36,7 +36,7 @@ class Cleaning:
         self._now = before
         self._has_swarm = False
         self.refused: list[str] = []
-        #: Names of images from before that cannot be put back: their image is gone.
+        #: Names of images from before that cannot be put back, as their image is gone, and ids of such without a name.
         self.lost: set[str] = set()
 
     def run(self) -> None:
@@ -83,16 +83,20 @@ class Cleaning:
 
     def _remove_containers(self) -> None:
         """Remove those that came, and those that these, or others, have started meanwhile."""
-        before = self._before.things["container"]
         tried: set[str] = set()
         for _ in range(_MOST_ROUNDS):
             came = {one: name for one, name in self._came("container").items() if one not in tried}
             self._remove_side_by_side(came)
             tried.update(came)
-            if not came or all(one["Id"] in tried or one["Id"] in before for one in self._api.containers(all=True)):
+            if not came or not self._has_more(tried):
                 return
             self._now = Inventory.of(self._api)
         self.refused.append(f"containers: new ones came as fast as others were removed, {_MOST_ROUNDS} times")
+
+    def _has_more(self, tried: set[str]) -> bool:
+        known = {*tried, *self._before.things["container"]}
+        services = self._before.things.get("service", {})
+        return any(one["Id"] not in known and service_of(one) not in services for one in self._api.containers(all=True))
 
     def _remove_side_by_side(self, came: Mapping[str, str]) -> None:
         if len(came) <= 1:
@@ -152,6 +156,7 @@ class Cleaning:
                 else:
                     self.lost.add(tag)
         named_before = set(self._before.tags.values())
+        self.lost.update(self._before.things["image"].keys() - there.keys() - named_before)
         came = self._came("image")
         for tag, identity in self._now.tags.items():
             if tag in self._before.tags or identity in came:
@@ -170,6 +175,11 @@ class Cleaning:
         self._api.tag(identity, repository, version)
 
     def _prune_build_cache(self) -> None:
+        if not all("build cache" in one.things for one in (self._before, self._now)):
+            self.refused.append(
+                "build cache: it did not say what is in it, as it was busy with that for another client"
+            )
+            return
         came = self._came("build cache")
         if came:
             # The engine takes one id only, and it is a regular expression for BuildKit:

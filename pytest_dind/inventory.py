@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,17 +17,27 @@ _OF_EVERY_SWARM = {"docker_gwbridge"}
 _NO_NAME = "<none>:<none>"
 #: From here on it says what builds have cached without counting what containers and volumes take on the disk.
 _DF_BY_TYPE = (1, 42)
+#: What an engine before Docker 23 says while another of its clients has it count all that.
+_IS_COUNTING = "a disk usage operation is already running"
+#: Seconds in which that should be over, and between two questions.
+_COUNTING_TIMEOUT = 10
+_EVERY = 0.05
+#: What swarm writes on the containers that it has started.
+_SERVICE = "com.docker.swarm.service.id"
 
 
 @dataclass
 class Inventory:
     """What there is: of each kind, ids and what people call them."""
 
+    #: No build cache where the engine has not said what is in it.
     things: dict[str, dict[str, str]]
     #: Names of images, and which image each is.
     tags: dict[str, str] = field(default_factory=dict)
     #: Of images that the classic builder made, the one that each was made on.
     parents: dict[str, str] = field(default_factory=dict)
+    #: Of containers that belong to a swarm's services, the service, and the names of all volumes in them.
+    tasks: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
     #: The id of the swarm that it manages; for another member of one, what it says of that; empty outside of any.
     swarm: str = ""
 
@@ -36,33 +47,44 @@ class Inventory:
 
         :raises OSError: it does not answer, or with an error.
         """
-        images = api.images(all=True)
+        images, containers = api.images(all=True), api.containers(all=True)
         swarm, is_manager = _swarm(api)
+        cached = _build_cache(api)
         not_made = _PREDEFINED | _OF_EVERY_SWARM if swarm else _PREDEFINED
         return cls(
             things={
                 **({kind: dict(list_all(api)) for kind, list_all in _OF_SWARM.items()} if is_manager else {}),
-                "container": {one["Id"]: listed_name(one) for one in api.containers(all=True)},
+                "container": {one["Id"]: listed_name(one) for one in containers},
                 "image": {one["Id"]: _shown(one) for one in images},
                 "network": {one["Id"]: one["Name"] for one in api.networks() if one["Name"] not in not_made},
                 "volume": {one["Name"]: one["Name"] for one in api.volumes()["Volumes"] or ()},
                 "plugin": {one["Id"]: one["Name"] for one in api.plugins()},
-                "build cache": {one["ID"]: one["ID"] for one in _build_cache(api)},
+                **({"build cache": {one["ID"]: one["ID"] for one in cached}} if cached is not None else {}),
             },
             tags={tag: one["Id"] for one in images for tag in _tags(one)},
             parents={one["Id"]: one["ParentId"] for one in images if one["ParentId"]},
+            tasks={one["Id"]: _task(one) for one in containers if service_of(one)},
             swarm=swarm,
         )
 
     def came_since(self, before: Inventory, kind: str) -> dict[str, str]:
-        """Return what of a kind was not there before."""
-        known = before.things.get(kind, {})
+        """Return what of a kind was not there before, nor is a swarm's for a service that was."""
+        known = {*before.things.get(kind, {}), *self._of_services_in(before)}
         return {one: name for one, name in self.things.get(kind, {}).items() if one not in known}
+
+    def _of_services_in(self, before: Inventory) -> Iterator[str]:
+        """Yield the containers with which a swarm keeps up services from before, and their volumes."""
+        for container, (service, volumes) in self.tasks.items():
+            if service in before.things.get("service", {}):
+                yield container
+                yield from volumes
 
     def add_what_came(self, before: Inventory, after: Inventory) -> None:
         """Take what came between two others for what was there from the first."""
         for kind in after.things:
             self.things.setdefault(kind, {}).update(after.came_since(before, kind))
+        for tag in before.tags.keys() - after.tags.keys():
+            self.tags.pop(tag, None)
         self.tags.update({tag: one for tag, one in after.tags.items() if before.tags.get(tag) != one})
         if after.swarm != before.swarm:
             self.swarm = after.swarm
@@ -74,6 +96,16 @@ def _tags(image: Mapping[str, Any]) -> list[str]:
 
 def _shown(image: Mapping[str, Any]) -> str:
     return next(iter(_tags(image)), str(image["Id"]).removeprefix("sha256:")[:12])
+
+
+def service_of(container: Mapping[str, Any]) -> str:
+    """Return the id of the swarm's service that a container, as it is listed, belongs to; empty if to none."""
+    return str((container["Labels"] or {}).get(_SERVICE, ""))
+
+
+def _task(container: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
+    volumes = frozenset(one["Name"] for one in container["Mounts"] if one["Type"] == "volume")
+    return service_of(container), volumes
 
 
 def _specified(things: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -99,10 +131,22 @@ def _swarm(api: Any) -> tuple[str, bool]:
         return ("" if "docker swarm init" in said else said), False
 
 
-def _build_cache(api: Any) -> list[Mapping[str, Any]]:
+def _build_cache(api: Any) -> Iterable[Mapping[str, Any]] | None:
+    """Return what builds have cached; None where the engine is still busy with counting for somebody else."""
+    deadline = time.monotonic() + _COUNTING_TIMEOUT
+    # docker-py's own `df` cannot be asked for one kind only.
+    while _IS_COUNTING in (answer := api.get(_df(api), timeout=api.timeout)).text:
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(_EVERY)
+    if not answer.ok:
+        raise OSError(f"it does not say what builds have cached: {answer.text.strip()}")
+    found = answer.json()
+    # From API 1.52 on it has another name: https://docs.docker.com/reference/api/engine/version-history/
+    return found.get("BuildCache") or found.get("BuildCacheUsage", {}).get("Items") or ()
+
+
+def _df(api: Any) -> str:
     version = tuple(map(int, api.api_version.split(".")))
-    if version < _DF_BY_TYPE:
-        return api.df()["BuildCache"] or []
-    answer = api.get(f"{api.base_url}/v{api.api_version}/system/df", params={"type": "build-cache"})
-    answer.raise_for_status()
-    return answer.json()["BuildCache"] or []
+    question = f"{api.base_url}/v{api.api_version}/system/df"
+    return question if version < _DF_BY_TYPE else f"{question}?type=build-cache&verbose=1"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +160,63 @@ def test_of_a_swarm_that_was_there_only_what_came_into_it_goes(own: Daemon, busy
     cleaned(own, as_before)
 
 
+def test_what_a_swarm_starts_for_a_service_from_before_is_not_the_tests(
+    own: Daemon, busybox: str, as_before: Inventory
+) -> None:
+    own.client.swarm.init(advertise_addr=own.ip, listen_addr=f"{own.ip}:2377")
+    services: Any = own.client.services
+    service = services.create(
+        busybox, "sleep 1000", name="web", mounts=[docker.types.Mount("/v", None)], restart_policy={"Delay": 0}
+    )
+
+    def running() -> list[Any]:
+        return own.client.containers.list(filters={"label": f"com.docker.swarm.service.id={service.id}"})
+
+    wait_until(running, lambda: "no task")
+    before = Inventory.of(own.client.api)
+    (first,) = running()
+    first.remove(force=True, v=True)
+    wait_until(lambda: running() and running() != [first], lambda: "swarm starts no other")
+    own.client.containers.create(busybox, name="during")
+    assert cleaned(own, before).refused == []
+    (second,) = running()
+    assert [one["Name"] for one in second.attrs["Mounts"]] == [one.name for one in own.client.volumes.list()]
+    cleaned(own, as_before)
+
+
+def test_where_an_engine_counts_what_is_on_its_disk_for_another_the_rest_is_cleaned(
+    busybox: str, version_of: Callable[[str], str]
+) -> None:
+    image = next((one for one in MATRIX if ":20." in one), "docker:20-dind")
+    version_of(image)
+    with Daemon.start(Settings(image=image, preload=(busybox,))) as daemon:
+        before = Inventory.of(daemon.client.api)
+        daemon.client.containers.create(busybox, name="during")
+        said: list[str] = []
+        done = threading.Event()
+
+        def count() -> None:
+            with closing(daemon.connect(60)) as client:
+                while not done.is_set():
+                    try:
+                        client.df()
+                    except docker.errors.APIError as error:
+                        said.append(str(error.explanation))
+
+        with ThreadPoolExecutor(3) as others:
+            for _ in range(3):
+                others.submit(count)
+            wait_until(lambda: said, lambda: "they do not meet")
+            try:
+                cleaning = cleaned(daemon, before)
+            finally:
+                done.set()
+        assert set(said) == {"a disk usage operation is already running"}
+        not_counted = "build cache: it did not say what is in it, as it was busy with that for another client"
+        assert cleaning.refused in ([], [not_counted])
+        assert daemon.client.containers.list(all=True) == []
+
+
 def test_a_plugin_that_came_goes(own: Daemon, tmp_path: Path, as_before: Inventory) -> None:
     (tmp_path / "rootfs").mkdir()
     interface = {"socket": "x.sock", "types": ["docker.volumedriver/1.0"]}
@@ -248,6 +308,7 @@ def test_dind_clean_removes_what_the_test_left_and_nothing_else(inner: InnerRun,
         @pytest.fixture(scope="session")
         def late(dind_client):
             leave(dind_client, "late")
+            dind_client.images.remove("before:1")  # It is not to come back.
 
         @pytest.fixture(scope="module", autouse=True)
         def module(dind_client):
@@ -255,6 +316,7 @@ def test_dind_clean_removes_what_the_test_left_and_nothing_else(inner: InnerRun,
 
         def test_before(dind_client):
             leave(dind_client, "before")
+            dind_client.images.get(IMAGE).tag("before:1")
 
         @pytest.mark.parametrize("fails", [False, True])
         def test_leaves(dind_client, removes_its_own, dind_clean, request, fails):
@@ -263,6 +325,7 @@ def test_dind_clean_removes_what_the_test_left_and_nothing_else(inner: InnerRun,
             assert not fails
 
         def test_after(dind_client):
+            assert dind_client.images.get(IMAGE).tags == [IMAGE]
             assert everything(dind_client) == ["before", "late", "module", "before-vol", "late-vol", "module-vol"]
 
         def test_asks_for_it_in_the_middle(dind_client, request):
@@ -409,6 +472,23 @@ def test_what_fixtures_of_wider_scopes_do_in_their_end_comes_after_the_cleaning_
     )
     result = inner.run("--dind", "--dind-clean", "--doctest-modules", f"--dind-preload={busybox}", *NO_XDIST)
     result.assert_outcomes(passed=6)
+
+
+def test_a_preloaded_image_without_a_name_comes_back(inner: InnerRun, busybox: str, host: docker.DockerClient) -> None:
+    with (inner.pytester.path / "nameless.tar").open("wb") as file:
+        file.writelines(host.images.get(busybox).save())
+    inner.pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("time", [1, 2])
+        def test_removes_it(dind_client, dind_clean, time):
+            image, = dind_client.images.list()
+            assert image.tags == []
+            dind_client.images.remove(image.id, force=True)
+        """
+    )
+    inner.run("--dind", "--dind-preload=./nameless.tar", *NO_XDIST).assert_outcomes(passed=2)
 
 
 def test_a_warning_says_which_test_left_what_and_why_it_is_still_there(inner: InnerRun, busybox: str) -> None:
