@@ -6,20 +6,24 @@ config_file=/etc/docker/daemon.json
 for argument in "$@"; do
     case $argument in --config-file=*) config_file=${argument#*=} ;; esac
 done
-bridge=/sys/class/net/docker0
 newline='
 '
+tab='	'
 
 # watch NUMBER DATA_ROOT: what is found now is how it is to be; what is the matter from the start, no test has to answer
 # for. Answered like fit, for nobody is to change anything before.
 watch() {
     data_root=${1#* }
     dockerd_found=$(find_process dockerd) containerd_found=$(find_process containerd)
+    links=$(up_links)
+    programs=$(for part in containerd-shim-runc-v2 docker-init docker-proxy runc; do command -v $part; done)
     present=$(vital | while read -r part; do [ ! -e "$part" ] || echo "$part"; done)
+    routed=$(! has_default_route || echo yes)
     # docker:dind's entrypoint has dockerd use the old iptables where it must. Of the rules, those of single containers
     # come and go.
+    chains='FORWARD|PREROUTING|OUTPUT|POSTROUTING|DOCKER[^ ]*'
     for save in iptables-save /usr/local/sbin/.iptables-legacy/iptables-save; do
-        rules=$($save 2>/dev/null | grep -E '^-A (FORWARD|PREROUTING|OUTPUT|POSTROUTING) .*(docker0|DOCKER)' | grep -v /32)
+        rules=$($save 2>/dev/null | grep -E "^-A ($chains) .*(docker0|-j DOCKER)" | grep -Ev '/32|DNAT')
         [ -z "$rules" ] || break
     done
     read -r forwards </proc/sys/net/ipv4/ip_forward
@@ -30,31 +34,58 @@ watch() {
     accepted=
     look
     accepted=$found
-    rm -f "$data_root/.pytest-dind"
+    empty "$data_root/.pytest-dind"
     printf 'pytest-dind: fit %s \n' "${1%% *}"
 }
 
 # Of these, what there is at the start must be there later.
 vital() {
-    for part in containers image network volumes buildkit; do echo "$data_root/$part"; done
-    for part in containerd-shim-runc-v2 docker-init docker-proxy runc; do command -v $part; done
+    for part in containers image network volumes buildkit plugins swarm overlay2 overlay2/l; do
+        echo "$data_root/$part"
+    done
+    for part in "$data_root"/image/*/imagedb "${data:?}/${root:?}"/*.bolt/meta.db "${state:?}"/containerd.sock*; do
+        echo "$part"
+    done
     echo /var/run/docker.sock
-    echo $bridge
+    echo "$programs"
+    echo "$links"
+}
+
+# Of containers and networks, the others come and go.
+up_links() {
+    for part in /sys/class/net/*; do
+        case ${part##*/} in veth* | br-*) ;; *) ! is_up "$part" || echo "$part" ;; esac
+    done
 }
 
 # A daemon.json that is another now counts as soon as dockerd reads it again, which may have been: as it is now, it is
-# to be.
+# to be. So are programs.
 note_config() {
     [ -z "$suspected" ] || return 0
     read_config
     noted=$content
+    empty "$state/noted" # For its time.
 }
 
 # Before something that outlasts tests may change it: what a test has done to it is not taken for wanted.
 suspect() {
     read_config
     [ "$content" = "$noted" ] || suspected=yes
+    for part in $programs; do
+        ! is_newer "$part" || suspected=yes
+    done
 }
+
+# By a builtin of dash, ash and bash, to the second in some.
+is_newer() {
+    # shellcheck disable=SC3013 # POSIX has it since 2024.
+    [ "$1" -nt "$state/noted" ]
+}
+
+# empty FILE: without starting a process, and without an end of this shell where that cannot be.
+empty() {
+    printf '' >"$1"
+} 2>/dev/null
 
 read_config() {
     content=
@@ -69,7 +100,7 @@ fit() {
     look
     suspected=
     printf 'pytest-dind: fit %s %s\n' "$1" "$trouble"
-    rm -f "$data_root/.pytest-dind"
+    empty "$data_root/.pytest-dind"
 }
 
 # Sets `trouble` to what is the matter, or to nothing.
@@ -106,7 +137,14 @@ look_at_all() {
     for part in $present; do
         [ -e "$part" ] || complain part "$part is missing in its container"
     done
-    [ ! -e $bridge ] || bridge_is_up || complain bridge "its bridge docker0 is down"
+    for part in $programs; do
+        [ -x "$part" ] || complain program "$part cannot be run in its container any more"
+        ! is_newer "$part" || complain program "$part in its container is not what it was"
+    done
+    for part in $links; do
+        is_up "$part" || complain link "its network interface ${part##*/} is down"
+    done
+    [ -z "$routed" ] || has_default_route || complain route "its container has no default route any more"
     read -r forwards_now </proc/sys/net/ipv4/ip_forward
     [ "$forwards" != 1 ] || [ "$forwards_now" = 1 ] || complain forward "net.ipv4.ip_forward in its container is off"
     read_config
@@ -141,8 +179,15 @@ state_of() {
     [ $((${29} & 256 | ${7} & 4)) = 0 ] || run=X # SIGKILL is on its way, or the process is on its way out (PF_EXITING)
 }
 
-bridge_is_up() {
-    read -r flags <$bridge/flags && [ $((flags & 1)) = 1 ]
+is_up() {
+    read -r flags <"$1/flags" && [ $((flags & 1)) = 1 ]
+}
+
+has_default_route() {
+    while read -r route; do
+        case ${route#*"$tab"} in 00000000*) return ;; esac
+    done </proc/net/route
+    return 1
 }
 
 has_rules() {

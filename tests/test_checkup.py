@@ -29,13 +29,40 @@ FAULTS = {
     "rm -f $(command -v runc)": "/.*/runc is missing in its container",
     "rm -f /var/run/docker.sock": "/var/run/docker.sock is missing in its container",
     "ip link delete docker0": "/sys/class/net/docker0 is missing in its container",
-    "ip link set docker0 down": "its bridge docker0 is down",
+    "ip link set docker0 down": "its network interface docker0 is down",
     "iptables --flush; iptables --table nat --flush": "it lacks iptables rules that dockerd made at its start",
     "echo 0 >/proc/sys/net/ipv4/ip_forward": "net.ipv4.ip_forward in its container is off",
     "echo '{}' >/etc/docker/daemon.json": "its /etc/docker/daemon.json is not what it was",
 }
 #: Of these, what might be found in another way with the entrypoint, the shell or the engine of other images.
 ELSEWHERE = [fault for fault in FAULTS if fault.startswith(("kill -STOP", "iptables", "rm -rf"))]
+
+
+def moved(path: str) -> tuple[str, str]:
+    """What moves something out of the way, and back."""
+    return f"mv {path} /root/moved", f"mv /root/moved {path}"
+
+
+RULE = "DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2"
+#: What a test may do to it that can be undone: how, what is said of it meanwhile.
+PASSING = {
+    moved("/var/lib/docker/overlay2/l"): "/var/lib/docker/overlay2/l is missing in its container",
+    moved("/var/lib/docker/image/overlay2/imagedb"): ".*/image/overlay2/imagedb is missing in its container",
+    moved("/var/lib/docker/containerd"): "/var/lib/docker/containerd/.*/meta.db is missing in its container",
+    moved("/run/pytest-dind/containerd.sock.ttrpc"): "/.*/containerd.sock.ttrpc is missing in its container",
+    (
+        "chmod -x $(command -v runc)",
+        "chmod +x $(find / -xdev -name runc -type f)",
+    ): "/.*/runc cannot be run in its container any more",
+    ("f=$(command -v runc); mv $f $f.old; cp $f.old $f", "f=$(command -v runc); mv $f.old $f"): (
+        "/.*/runc in its container is not what it was"
+    ),
+    (f"iptables -D {RULE}", f"iptables -I {RULE}"): "it lacks iptables rules that dockerd made at its start",
+    ("ip route save default >/root/route; ip route delete default", "ip route restore </root/route"): (
+        "its container has no default route any more"
+    ),
+    ("ip link set eth0 down", "ip link set eth0 up"): "its network interface eth0 is down",
+}
 
 
 @pytest.fixture(scope="module", params=[IMAGE, OFFICIAL, *[image for image in MATRIX if image != IMAGE]])
@@ -71,6 +98,18 @@ def fitness(daemon: Daemon, fault: str) -> str:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_a_test_has_done_to_it_is_told_at_once(own: Daemon, fault: str) -> None:
     assert re.fullmatch(FAULTS[fault], fitness(own, fault))
+
+
+def test_it_is_told_as_long_as_it_lasts(own: Daemon) -> None:
+    own.watch()
+    for (do, undo), complaint in PASSING.items():
+        assert own.checkup.complaint() == "", do
+        code, output = own.exec(["sh", "-c", do])
+        assert code == 0, output
+        assert re.fullmatch(complaint, own.checkup.complaint()), do
+        code, output = own.exec(["sh", "-c", undo])
+        assert code == 0, output
+    own.restart()
 
 
 def test_it_is_told_of_every_kind(any_own: Daemon) -> None:
@@ -219,7 +258,7 @@ def test_the_next_test_gets_a_good_one_and_the_report_says_which_test_broke_it(i
         assert re.search(rf"^dind: the session daemon \S+ was replaced: {broke} it \(.+\)$", output, re.MULTILINE)
 
 
-def test_what_fixtures_of_wider_scope_do_to_its_configuration_is_no_reason(inner: InnerRun) -> None:
+def test_what_fixtures_of_wider_scope_do_to_its_configuration_and_programs_is_no_reason(inner: InnerRun) -> None:
     inner.pytester.makepyfile(
         """
         import pytest
@@ -231,6 +270,7 @@ def test_what_fixtures_of_wider_scope_do_to_its_configuration_is_no_reason(inner
         @pytest.fixture(scope="class")
         def debugging(dind_daemon, identity):
             dind_daemon.exec(["sh", "-c", "echo '{}' >/etc/docker/daemon.json; kill -HUP $(pidof dockerd)"])
+            dind_daemon.exec(["sh", "-c", "f=$(command -v docker-proxy); cp $f $f.new; mv $f.new $f"])
             yield
             dind_daemon.exec(["sh", "-c", "rm /etc/docker/daemon.json; kill -HUP $(pidof dockerd)"])
 
