@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 
 from .life import Life
@@ -14,8 +16,8 @@ _FIT_TIMEOUT = 30
 _FIT_SOON = 0.5
 #: Seconds after which one that seems broken is looked at again, before all that it holds is given up.
 _LOOK_AGAIN = 0.1
-#: What boot.sh's own lines in the log begin with.
-_OURS = "pytest-dind: "
+#: What boot.sh says when one of its two processes ends, and so the container.
+_ENDED = re.compile(r"^pytest-dind: (\w+ ended with exit code \d+)$", re.MULTILINE)
 
 
 class Checkup:
@@ -23,6 +25,7 @@ class Checkup:
 
     def __init__(self, life: Life) -> None:
         self._life = life
+        self._pid = os.getpid()
         #: Whether there is a measure.
         self.watches = False
 
@@ -60,8 +63,11 @@ class Checkup:
         """Return what makes the daemon no good for another test, such as "it does not answer"; empty if it is good.
 
         It serves, and what it does not say itself (its container can write to its disk and start processes, has its
-        bridge, firewall and programs, …) is as it was at `watch`, if that was said: see fit.sh.
+        network, firewall and programs, …) is as it was at `watch`, if that was said: see fit.sh. In a forked child none
+        is: the parent has the lifeline.
         """
+        if os.getpid() != self._pid:
+            return ""
         begin = time.monotonic()
         found = self._look()
         if found and not self._life.ended and time.monotonic() - begin < _LOOK_AGAIN:
@@ -86,7 +92,8 @@ class Checkup:
         if lifeline.ended:
             return _last_words(lifeline)
         if silent is not None:
-            return f"it does not answer on {self._life.transport.host} within {PING_TIMEOUT} s: {silent}"
+            waited = f" within {PING_TIMEOUT} s" if isinstance(silent, TimeoutError) else ""
+            return f"it does not answer on {self._life.transport.host}{waited}: {silent}"
         return f"its container has done nothing for {_FIT_TIMEOUT} s" if found is None else found
 
     def _ask(self) -> tuple[str, str | None]:
@@ -99,5 +106,5 @@ class Checkup:
 
 
 def _last_words(lifeline: Lifeline) -> str:
-    said = [line.removeprefix(_OURS) for line in lifeline.log().splitlines() if line.startswith(_OURS)]
+    said = _ENDED.findall(lifeline.log())
     return f"its container has ended{f': {said[-1]}' if said else ''}"

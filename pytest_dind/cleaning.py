@@ -30,8 +30,13 @@ _IS_USED = "active endpoints"
 class Cleaning:
     """One pass over a daemon; `refused` is what would not go, each with the daemon's reason."""
 
-    def __init__(self, api: Any, before: Inventory) -> None:
+    def __init__(self, api: Any, before: Inventory, ends: Mapping[str, Callable[[], object]] | None = None) -> None:
+        """Prepare it.
+
+        :param ends: How containers end in order, by name, where there is another way than to kill them.
+        """
         self._api = api
+        self._ends = ends or {}
         self._before = before
         self._now = before
         self._has_swarm = False
@@ -50,6 +55,7 @@ class Cleaning:
         if self._has_swarm and self._now.swarm != self._before.swarm:
             self._attempt("swarm", self._now.swarm, partial(api.leave_swarm, force=True))
             self._now = Inventory.of(api)  # Its services, their containers and its networks have gone with it.
+        self._end_in_order()
         self._remove("service", api.remove_service)
         self._remove_containers()
         self._clean_images()
@@ -59,6 +65,13 @@ class Cleaning:
         self._remove("config", api.remove_config)
         self._remove("plugin", partial(api.remove_plugin, force=True))
         self._prune_build_cache()
+
+    def _end_in_order(self) -> None:
+        ends = [self._ends[name] for name in self._came("container").values() if name in self._ends]
+        for end in ends:
+            end()
+        if ends:
+            self._now = Inventory.of(self._api)
 
     def _came(self, kind: str) -> dict[str, str]:
         return self._now.came_since(self._before, kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -90,7 +91,10 @@ class Daemon(Endpoint):
         """Start a new, empty daemon in the place of this one, which may be broken: same address, same `client`.
 
         :raises DaemonStartError: it did not come up.
+        :raises DaemonStateError: this is a forked child, and the daemon is its parent's.
         """
+        if os.getpid() != self._pid:
+            raise DaemonStateError(f"{self.name} can be started anew by process {self._pid} only, which has started it")
         self._end()
         self._begin()
         if self.checkup.watches:
@@ -118,12 +122,21 @@ class Daemon(Endpoint):
 
     def _end(self) -> None:
         with ExitStack() as stack:  # The last first, and whatever goes wrong with one, the others too.
+            for inner in self._nested:
+                stack.callback(inner.forget)
+            self._nested = []
             stack.callback(self._life.end)
             if self._client is not None:
                 stack.callback(self._client.close)
-            for inner in self._nested:
-                stack.callback(inner.stop)
-            self._nested = []
+
+    def forget(self) -> None:
+        """Let go of it without asking the daemon that it is in, which is gone with all that was in it, or hangs."""
+        for inner in self._nested:
+            inner.forget()
+        self._nested = []
+        if self._client is not None:
+            self._client.close()
+        self._life.forget()
 
     def settle(self, base_temp: BaseTemp) -> None:
         """Say where base temp is, which was not known at the start; starts anew if the daemon does not see it."""
@@ -191,6 +204,11 @@ class Daemon(Endpoint):
     def have_built(self, build: Build) -> str:
         """Have what `build` makes, as an object that says all of it."""
         return self._stock.have_built(build, self.settings, self.client)
+
+    @property
+    def nested(self) -> Mapping[str, Daemon]:
+        """Those that `nest` has started and that have not been stopped, by name."""
+        return {inner.name: inner for inner in self._nested if not inner.stopped}
 
     def nest(self, settings: Settings | None = None) -> Daemon:
         """Start a daemon inside this daemon, which must have the image; it ends with this one at the latest.

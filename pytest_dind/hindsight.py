@@ -136,7 +136,7 @@ class Hindsight:
         if daemon is not self._session.runtime.session or self._upkeep.check():  # The next test gets a new one.
             return
         with closing(daemon.connect(ANSWER_TIMEOUT)) as client:
-            cleaning = Cleaning(client.api, before)
+            cleaning = Cleaning(client.api, before, {name: inner.stop for name, inner in daemon.nested.items()})
             try:
                 cleaning.run()
             except OSError as error:  # docker-py's errors are OSErrors, by way of requests'

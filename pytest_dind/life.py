@@ -211,11 +211,15 @@ class Life:
             if self._created:
                 self._remove_container()
         finally:
-            self._created = self._running = False
-            if self.lifeline is not None:
-                self.lifeline.close()
-                self.lifeline = None
-            self.transport.remove()
+            self.forget()
+
+    def forget(self) -> None:
+        """Undo what this process has of it: whoever asks nobody knows that its container goes with something else."""
+        self._created = self._running = False
+        if self.lifeline is not None:
+            self.lifeline.close()
+            self.lifeline = None
+        self.transport.remove()
 
     def _remove_container(self) -> None:
         """See that the container and its volume are gone, and warn of what will not go."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import statistics
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytest_dind import Daemon, Settings
+from pytest_dind import Daemon, DaemonStateError, Settings
 
 from .conftest import IMAGE, MATRIX, OFFICIAL, InnerRun, wait_until
 
@@ -162,6 +163,25 @@ def test_without_a_measure_it_is_asked_for_a_ping_alone(own: Daemon) -> None:
         assert time.monotonic() - begin < 4, "a deadline ran out"
         daemon.exec(["sh", "-c", "kill -KILL $(pidof dockerd)"])
         assert daemon.checkup.complaint() == "its container has ended: dockerd ended with exit code 137"
+
+
+def test_in_a_forked_child_it_is_the_parents(own: Daemon) -> None:
+    own.watch()
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(writer, f"complaint: {own.checkup.complaint()!r}; ".encode())
+            own.restart()
+        except DaemonStateError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as said:
+        refused = f"{own.name} can be started anew by process {os.getpid()} only, which has started it"
+        assert said.read() == f"complaint: ''; {refused}"
+    assert own.checkup.complaint() == ""
 
 
 def test_one_that_hangs_as_a_whole_is_told_within_seconds(own: Daemon) -> None:

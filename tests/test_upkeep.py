@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+
 import pytest
 
-from .conftest import InnerRun
+from pytest_dind import Daemon, Settings
+from pytest_dind.cleaning import Cleaning
+from pytest_dind.inventory import Inventory
+
+from .conftest import PATIENCE, InnerRun
 
 pytestmark = pytest.mark.once
 
@@ -127,4 +134,71 @@ def test_one_that_does_not_let_itself_be_cleaned_is_replaced(inner: InnerRun, bu
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         ["*::test_stops_a_shim broke it (it did not let itself be cleaned: container left: *timed out*"]
+    )
+
+
+def test_a_daemon_in_it_is_ended_in_order_by_the_cleaning_and_not_asked_when_its_own_is_replaced(
+    engine_settings: Settings, busybox: str
+) -> None:
+    with Daemon.start(engine_settings) as daemon:
+        before = Inventory.of(daemon.client.api)
+        client = daemon.nest(dataclasses.replace(engine_settings, preload=(busybox,))).client
+        client.containers.run(busybox, "sleep 1000", detach=True).pause()
+        Cleaning(daemon.client.api, before, {name: inner.stop for name, inner in daemon.nested.items()}).run()
+        assert daemon.nested == {}
+        assert Inventory.of(daemon.client.api).things == before.things
+        for signal in ("KILL", "STOP"):
+            inner = daemon.nest(dataclasses.replace(engine_settings, preload=()))
+            daemon.exec(["sh", "-c", f"kill -{signal} $(pidof dockerd | tr ' ' '\\n' | sort -n | head -1)"])
+            begin = time.monotonic()
+            daemon.restart()
+            assert time.monotonic() - begin < PATIENCE, "it has asked for more"
+            assert inner.stopped
+            assert daemon.client.containers.list(all=True) == []
+
+
+def test_whatever_is_wrong_with_it_the_next_test_gets_a_good_one(inner: InnerRun) -> None:
+    inner.pytester.makepyfile(
+        """
+        import docker
+        import os
+        import pytest
+
+        FAULTS = {
+            "bomb": "for i in $(seq 300); do sleep 1000 & done",
+            "fill": "head -c 1G /dev/zero >/dev/shm/fill; true",
+        }
+
+        @pytest.fixture(autouse=True)
+        def is_good(dind_client):
+            dind_client.volumes.create("works")
+            dind_client.networks.create("works")
+
+        @pytest.mark.parametrize("fault", FAULTS)
+        def test_does(dind_daemon, dind_clean, fault):
+            dind_daemon.exec(["sh", "-c", FAULTS[fault]])
+
+        def test_unlinks(dind_daemon):
+            os.unlink(dind_daemon.host.removeprefix("unix://"))
+
+        def test_removes(dind_daemon):
+            host = docker.from_env()
+            host.api.remove_container(dind_daemon.name, force=True, v=True)
+            host.close()
+
+        def test_last(dind_clean):
+            pass
+        """
+    )
+    how = ("--dind-pids=150", "--dind-daemon-arg=--data-root=/dev/shm/docker", "--dind-transport=unix")
+    result = inner.run("--dind", *NO_XDIST, *how)
+    result.assert_outcomes(passed=5)
+    complaints = {
+        "test_does[[]bomb[]]": "no process can be started in its container: 1?? of at most 150 are there",
+        "test_does[[]fill[]]": "its /dev/shm/docker is full, or cannot be written to",
+        "test_unlinks": "it does not answer on unix://*: *No such file or directory",
+        "test_removes": "its container has ended*",
+    }
+    result.stdout.fnmatch_lines(
+        [f"dind: * was replaced: *::{test} broke it ({complaint})" for test, complaint in complaints.items()]
     )
