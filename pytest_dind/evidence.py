@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,16 @@ def uses_session_daemon(item: pytest.Item) -> bool:
 
 def may_ask_for_it(item: pytest.Item) -> bool:
     """Whether a test may ask for the session daemon by name: with `request`, or in a doctest with `getfixture`."""
-    return not isinstance(item, pytest.Function) or "request" in item.fixturenames
+    known: Any = getattr(item, "_fixtureinfo", None)
+    if not isinstance(item, pytest.Function) or known is None:
+        return True
+    # pytest's own fixtures, such as tmp_path, do not.
+    others = (one for ones in known.name2fixturedefs.values() for one in ones if not _is_of_pytest(one))
+    return "request" in known.argnames or any("request" in one.argnames for one in others)
+
+
+def _is_of_pytest(fixture: pytest.FixtureDef[object]) -> bool:
+    return getattr(fixture.func, "__module__", "").startswith("_pytest.")
 
 
 class Evidence:

@@ -106,7 +106,8 @@ def dind_settings(_dind_session: Session, _dind_image: str) -> Settings:
 def dind_daemon(_dind_session: Session, dind_settings: Settings) -> Daemon:
     """This worker's Docker daemon: a real one of its own, started when a test is sure to ask for it.
 
-    A test may break it: the next test gets a new one at the same address.
+    A test may break it: the next test gets a new one at the same address, and fixtures of wider scopes that depend on
+    it are set up anew.
     """
     return _dind_session.session_daemon(dind_settings)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -282,6 +283,35 @@ def test_containers_that_start_while_others_are_removed_go_too(
     cleaned(own, as_before)
 
 
+def test_it_takes_little_more_than_to_remove_all_that_by_hand(own: Daemon, busybox: str, as_before: Inventory) -> None:
+    client = own.client
+
+    def left() -> tuple[list[Any], Any, Any]:
+        network, volume = client.networks.create("net"), client.volumes.create("vol")
+        how: Any = {"detach": True, "network": "net", "volumes": ["vol:/v"]}
+        return [client.containers.run(busybox, "sleep 1000", **how) for _ in range(3)], network, volume
+
+    def seconds_by_hand() -> float:
+        containers, network, volume = left()
+        begin = time.monotonic()
+        for container in containers:
+            container.remove(force=True)
+        network.remove()
+        volume.remove(force=True)
+        return time.monotonic() - begin
+
+    def seconds(leave: Callable[[], object]) -> float:
+        leave()
+        begin = time.monotonic()
+        Inventory.of(client.api)  # As before the test.
+        assert cleaned(own, as_before).refused == []
+        return time.monotonic() - begin
+
+    # Where nothing else runs, which is waited for.
+    wait_until(lambda: seconds(lambda: None) < 0.1, lambda: "it was never that fast after nothing")
+    wait_until(lambda: seconds(left) < seconds_by_hand() + 0.25, lambda: "it was never that fast")
+
+
 # -- in a run
 
 
@@ -536,6 +566,38 @@ def test_of_a_daemon_that_is_kept_the_last_test_is_not_cleaned_and_even_a_quiet_
         result.assert_outcomes(passed=1 if more else 2, failed=1)
         host.containers.get(kept).remove(force=True, v=True)
     inner.run("--dind", *NO_XDIST)  # It sweeps the directory of the last one's socket.
+
+
+@pytest.mark.parametrize("asks", ["", "dind_env"])
+def test_it_is_clean_in_every_worker_with_every_engine_and_in_a_suite_that_knows_of_none(
+    inner: InnerRun, busybox: str, asks: str
+) -> None:
+    inner.pytester.makepyfile(
+        f"""
+        import docker
+        import pytest
+
+        @pytest.fixture
+        def client({asks}):
+            client = docker.from_env(environment={asks or None})
+            yield client
+            client.close()
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(client, number):
+            assert client.containers.list(all=True) == []
+            client.containers.run({busybox!r}, "true", name="left")
+
+        def test_whose_end_fails(client, request):
+            assert client.containers.list(all=True) == []
+            client.containers.create({busybox!r}, name="left")
+            request.addfinalizer(lambda: 1 / 0)
+        """
+    )
+    engines = [IMAGE, *MATRIX[-1:]] if asks else [IMAGE]
+    how = (*NO_XDIST, *(f"--dind-image={engine}" for engine in engines)) if asks else ("--dind-environ", "-n2")
+    result = inner.run("--dind", "--dind-clean", f"--dind-preload={busybox}", *how)
+    result.assert_outcomes(passed=4 * len(engines), errors=len(engines))
 
 
 def test_a_daemon_that_is_broken_is_not_cleaned_but_replaced(inner: InnerRun, busybox: str) -> None:

@@ -56,6 +56,9 @@ def test_what_fixtures_of_wider_scopes_had_in_it_is_set_up_anew_and_said(inner: 
         def test_that_does_not_run(dind_daemon, unrelated):
             pass
 
+        def test_that_needs_none(tmp_path, capsys):
+            pass
+
         def test_finds_all_of_it(dind_client, table, volume, unrelated, own):
             assert dind_client.containers.get(table).name == "database"
             volume.reload()
@@ -64,9 +67,10 @@ def test_what_fixtures_of_wider_scopes_had_in_it_is_set_up_anew_and_said(inner: 
         """
     )
     result = inner.run("--dind", f"--dind-preload={busybox}", *NO_XDIST, "-rP")
-    result.assert_outcomes(passed=2, skipped=1)
+    result.assert_outcomes(passed=3, skipped=1)
     result.stdout.fnmatch_lines(
         [
+            "_* test_finds_all_of_it _*",
             "*::test_breaks broke the session daemon pytest-dind-*: its *; this is a new one in its place",
             "What was in the old one is gone; set up anew for tests that ask for it: volume, table, database",
             "In the new one, the end of such a fixture failed: NotFound: *No such container*",
