@@ -76,7 +76,6 @@ class Hindsight:
     def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> Generator[None]:
         """Hear whether it is the last test; `_end` comes after the teardown of its own fixtures, if it has any."""
         self._nextitem = nextitem
-        self._checkup(Checkup.suspect)
         if not self._has_begun:
             self._end()
         return (yield)
@@ -86,6 +85,7 @@ class Hindsight:
         item, before, daemon = self._item, self._before, self._daemon
         self._before = self._daemon = self._item = None
         is_last = self._nextitem is None
+        self._checkup(Checkup.suspect)
         try:
             if item is not None and before is not None and daemon is not None:
                 # What the last test left, such as one that failed with -x, is what the daemon is kept to show.

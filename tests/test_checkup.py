@@ -294,11 +294,17 @@ def test_what_fixtures_of_wider_scope_do_to_its_configuration_and_programs_is_no
             yield
             dind_daemon.exec(["sh", "-c", "rm /etc/docker/daemon.json; kill -HUP $(pidof dockerd)"])
 
+        @pytest.fixture
+        def for_one_test(debugging, dind_daemon):
+            dind_daemon.exec(["sh", "-c", "echo '{\\"debug\\": true}' >/etc/docker/daemon.json"])
+            yield
+            dind_daemon.exec(["sh", "-c", "echo '{}' >/etc/docker/daemon.json"])
+
         class TestWith:
             def test_one(self, debugging, identity, dind_client):
                 assert dind_client.info()["ID"] == identity
 
-            def test_two(self, debugging, identity, dind_client):
+            def test_two(self, debugging, identity, dind_client, for_one_test):
                 assert dind_client.info()["ID"] == identity
 
         def test_without(identity, dind_client):

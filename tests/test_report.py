@@ -223,7 +223,9 @@ def test_a_dead_daemon_neither_hangs_nor_hides_the_report(inner: InnerRun, busyb
     assert list(after) == ["Captured log of pytest-dind", LOG, TABLE]
     why = "its container has ended: dockerd ended with exit code 137"
     assert re.fullmatch(
-        rf"{test} broke the session daemon \S+: {why}; this is a new one in its place",
+        rf"{test} broke the session daemon \S+: {why}; this is a new one in its place\n"
+        r"What was in the old one is gone\n"
+        r"The old one's log ended:\n(    .*\n)+    pytest-dind: dockerd ended with exit code 137",
         after["Captured log of pytest-dind"].strip(),
     )
     result.stdout.fnmatch_lines(
