@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from docker import DockerClient
 from pytest_dind import Daemon
 from pytest_dind.errors import DindWarning
 from pytest_dind.hindsight import Hindsight
+from pytest_dind.upkeep import Upkeep
 
 CONTAINERS = 3
 
@@ -25,10 +26,17 @@ class Between:
         self.client = daemon.client
         # As the runtime does with a worker's daemon: that is what the check-up goes by.
         daemon.watch()
-        runtime = SimpleNamespace(session=daemon, environ_entered=False)
-        session: Any = SimpleNamespace(settings=(daemon.settings,), runtime=runtime)
-        self._hooks = Hindsight(session)
-        self._test: Any = SimpleNamespace(nodeid="test_it.py::test_it", fixturenames=("dind_clean",))
+        runtime = SimpleNamespace(session=daemon, want=lambda _: None)
+        session: Any = SimpleNamespace(settings=(daemon.settings,), runtime=runtime, uses_daemon=lambda _: True)
+        self._upkeep = Upkeep(session)
+        self._hooks = Hindsight(session, self._upkeep)
+        self._finalizers: list[Callable[[], object]] = []
+        self._test: Any = SimpleNamespace(
+            nodeid="test_it.py::test_it",
+            fixturenames=("dind_clean",),
+            iter_markers=lambda _: (),
+            addfinalizer=self._finalizers.append,
+        )
 
     def seconds(self, image: str | None) -> float:
         """Return what `dind_clean` takes, before and after a test.
@@ -38,19 +46,27 @@ class Between:
         """
         with warnings.catch_warnings():
             warnings.simplefilter("error", DindWarning)
-            seconds = _seconds_of(self._hooks.pytest_runtest_setup(self._test))
+            seconds = _seconds_of(self._hooks.pytest_runtest_setup(self._test), self._set_up)
             if image:
                 leave(self.client, image)
-            seconds += _seconds_of(self._hooks.pytest_runtest_teardown(self._test, self._test))
+            seconds += _seconds_of(self._hooks.pytest_runtest_teardown(self._test), self._tear_down)
         left = self.client.containers.list(all=True), self.client.volumes.list()
         assert left == ([], []), f"it was not cleaned: {left}"
         return seconds
 
+    def _set_up(self) -> None:
+        self._upkeep.pytest_runtest_setup(self._test)
 
-def _seconds_of(hook: Generator[None]) -> float:
-    """Run a hook that is wrapped around what others do, which here is nothing."""
+    def _tear_down(self) -> None:
+        while self._finalizers:
+            self._finalizers.pop()()
+
+
+def _seconds_of(hook: Generator[None], within: Callable[[], object]) -> float:
+    """Run a hook that is wrapped around what others do."""
     begin = time.monotonic()
     next(hook)
+    within()
     with suppress(StopIteration):
         next(hook)
     return time.monotonic() - begin
