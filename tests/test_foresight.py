@@ -249,7 +249,7 @@ def test_the_session_daemon_is_there_for_a_first_user_many_tests_ahead(inner: In
 
         @pytest.mark.parametrize("number", range(20))
         def test_plain(number):
-            time.sleep(0.15)
+            time.sleep(0.08)
 
         def test_user(dind_client):
             assert dind_client.ping()
@@ -270,7 +270,7 @@ def test_the_session_daemon_of_the_next_engine_is_there_when_the_first_test_on_i
 
         @pytest.mark.parametrize("number", range(2))
         def test_it(number, dind_daemon, _dind_image):
-            time.sleep(2)
+            time.sleep(2 * number)
             assert dind_daemon.settings.image == _dind_image
     """)
     result = inner.run("--dind", *NO_XDIST, *TIMED, *[f"--dind-image={image}" for image in images])
@@ -294,7 +294,7 @@ import pytest
 
 @pytest.mark.parametrize("number", range(2))
 def test_{name}(number, dind_daemon, dind_fresh_daemon, dind_settings):
-    time.sleep(1)
+    time.sleep(0.3)
     assert dind_daemon.settings.memory is None
     assert dind_fresh_daemon.settings.memory == dind_settings.memory
 """
@@ -398,7 +398,7 @@ def test_threads_that_talk_to_engines_do_not_look_at_the_environment(inner: Inne
 
         @pytest.mark.parametrize("number", range(4))
         def test_it(number, dind_fresh_client):
-            deadline = time.monotonic() + 1.5
+            deadline = time.monotonic() + 1
             while time.monotonic() < deadline:
                 for name in range(300):
                     os.environ[f"X{name}"] = ""

@@ -60,7 +60,7 @@ def test_each_test_has_its_own_daemon_and_there_are_never_too_many(
 
 
 def test_a_start_costs_the_next_test_nothing(inner: InnerRun) -> None:
-    inner.pytester.makepyfile(FRESH.format(tests=4).replace("sleep(0.2)", "sleep(2)"))
+    inner.pytester.makepyfile(FRESH.format(tests=4).replace("sleep(0.2)", "sleep(1.5)"))
     result = inner.run("--dind", "-p", "no:xdist", "--durations=0", "-vv")
     result.assert_outcomes(passed=4)
     setups = {
@@ -270,22 +270,6 @@ def test_deselected_tests_have_nothing_started(inner: InnerRun, watched: Watched
 
 
 class TestTheSessionDaemon:
-    def test_is_started_while_the_tests_before_its_first_user_run(self, inner: InnerRun) -> None:
-        inner.pytester.makepyfile("""
-            import time
-
-            def test_before():
-                time.sleep(3)
-
-            def test_user(dind_client):
-                assert dind_client.ping()
-        """)
-        for mode in (["-p", "no:xdist"], ["-n1"]):
-            result = inner.run("--dind", "--durations=0", "-vv", *mode)
-            result.assert_outcomes(passed=2)
-            (seconds,) = re.findall(r"^([\d.]+)s setup +\S+::test_user", str(result.stdout), re.MULTILINE) or ["0"]
-            assert float(seconds) < 0.2
-
     def test_is_not_started_for_tests_that_do_not_ask_for_it(self, inner: InnerRun, watched: Watched) -> None:
         inner.pytester.makepyfile("""
             import pytest
@@ -331,17 +315,6 @@ def test_n_auto_counts_the_memory_of_daemons_and_the_header_says_so(inner: Inner
     for arguments in (["-n", "2", each], ["-n", "auto"]):
         assert "by memory" not in str(inner.run("--dind", *arguments).stdout)
     assert memory.most_workers(Settings(memory=left // 5)) == 2
-
-
-def test_no_more_stand_by_than_there_is_memory_for(inner: InnerRun, watched: Watched) -> None:
-    left = memory.available()
-    assert left is not None
-    inner.pytester.makepyfile(FRESH.format(tests=4).replace("sleep(0.2)", "sleep(1)"))
-    # It has not been used yet, so that only its limit tells how much it may take.
-    result = inner.run("--dind", "-p", "no:xdist", f"--dind-memory={left * 2 // 5}", "--dind-lookahead=3")
-    result.assert_outcomes(passed=4)
-    assert watched.started == 4
-    assert watched.most <= 3, "the one in use, one that stands by, and one that is ending"
 
 
 @pytest.mark.parametrize(

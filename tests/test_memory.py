@@ -75,10 +75,10 @@ def test_workers_share_the_memory_and_count_what_their_daemons_may_still_take(
 
         @pytest.mark.parametrize("number", range(6))
         def test_fresh(number, dind_fresh_client):
-            time.sleep(0.7)
+            time.sleep(0.5)
     """)
     # Each worker has room for one, and would have for two if it were alone.
-    result = inner.run("--dind", "-n2", f"--dind-memory={left * 2 // 5}")
+    result = inner.run("--dind", "-n2", "--dind-lookahead=3", f"--dind-memory={left * 2 // 5}")
     result.assert_outcomes(passed=6)
     assert watched.started == 6
     assert watched.most <= 2, "the one in use, and one that is ending"
@@ -106,7 +106,7 @@ def test_what_the_session_daemon_may_take_is_not_there_for_fresh_ones(inner: Inn
 
         def pytest_runtest_call(item):
             import time
-            time.sleep(1.5)
+            time.sleep(1)
             assert len(there) <= 2, "the session daemon and this test's own"
     """)
     inner.pytester.makepyfile("""

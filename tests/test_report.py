@@ -11,6 +11,8 @@ from pytest_dind import Daemon, Settings, report
 
 from .conftest import InnerRun
 
+pytestmark = pytest.mark.once
+
 NO_XDIST = ("-p", "no:xdist")
 
 
@@ -138,7 +140,6 @@ def test_the_first_test_that_fails_shows_the_daemons_start_also_with_xdist_and_i
     assert "host engine" not in str(quiet.stdout)
 
 
-@pytest.mark.once
 def test_the_log_directory_has_the_log_of_every_daemon_also_of_one_that_took_anothers_place(inner: InnerRun) -> None:
     inner.pytester.makepyfile("""
         def test_breaks(dind_daemon):

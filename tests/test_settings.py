@@ -18,6 +18,8 @@ from pytest_dind.table import OPTIONS, Option
 
 from .conftest import InnerRun, usage_error
 
+pytestmark = pytest.mark.once
+
 IMAGE_VARIABLE = "PYTEST_DIND_IMAGE"
 BY_NAME = {option.name: option for option in OPTIONS}
 

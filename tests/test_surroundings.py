@@ -241,6 +241,8 @@ import json, sys
 from pytest_dind.host import HostEngine
 from pytest_dind.surroundings import Surroundings
 
+pytestmark = pytest.mark.once
+
 engine = HostEngine.connect()
 found = Surroundings.of(engine)
 own = found.container
@@ -272,7 +274,6 @@ def read_by_the_engine(host: docker.DockerClient, path: str) -> str:
     return printed.decode()
 
 
-@pytest.mark.once
 def test_with_the_hosts_socket_it_knows_its_container_network_and_paths_whatever_its_hostname(
     host: docker.DockerClient, host_socket: Path, tmp_path: Path
 ) -> None:
@@ -300,7 +301,6 @@ def test_with_the_hosts_socket_it_knows_its_container_network_and_paths_whatever
         assert read_by_the_engine(host, found["paths"][0]) == "in the workspace"
 
 
-@pytest.mark.once
 def test_so_it_does_on_the_hosts_network_and_with_a_workspace_in_a_volume(
     host: docker.DockerClient, host_socket: Path
 ) -> None:
@@ -313,7 +313,6 @@ def test_so_it_does_on_the_hosts_network_and_with_a_workspace_in_a_volume(
         assert read_by_the_engine(host, found["paths"][0]) == "in the volume"
 
 
-@pytest.mark.once
 def test_a_container_that_shares_anothers_network_does_not_take_itself_for_that(
     host: docker.DockerClient, host_socket: Path, tmp_path: Path
 ) -> None:
@@ -328,7 +327,6 @@ def test_a_container_that_shares_anothers_network_does_not_take_itself_for_that(
         assert [one[1] for one in found["networks"]] == [other.address]
 
 
-@pytest.mark.once
 def test_beside_a_sidecar_the_engine_does_not_know_its_container(host: docker.DockerClient) -> None:
     with sidecar_agent(host, images=()) as agent:
         found = look(agent, WORKSPACE, "/certs")
@@ -337,7 +335,6 @@ def test_beside_a_sidecar_the_engine_does_not_know_its_container(host: docker.Do
         assert found["engine"] == ["tcp", False, False, True]
 
 
-@pytest.mark.once
 def test_with_a_dockerd_in_the_same_container_paths_are_what_they_are_and_not_at_the_other_end_of_ssh(
     host: docker.DockerClient,
 ) -> None:
