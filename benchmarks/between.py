@@ -35,6 +35,7 @@ class Between:
             nodeid="test_it.py::test_it",
             fixturenames=("dind_clean",),
             iter_markers=lambda _: (),
+            session=SimpleNamespace(shouldfail=False, shouldstop=False),
             addfinalizer=self._finalizers.append,
         )
 
@@ -49,7 +50,7 @@ class Between:
             seconds = _seconds_of(self._hooks.pytest_runtest_setup(self._test), self._set_up)
             if image:
                 leave(self.client, image)
-            seconds += _seconds_of(self._hooks.pytest_runtest_teardown(self._test), self._tear_down)
+            seconds += _seconds_of(self._hooks.pytest_runtest_teardown(self._test, self._test), self._tear_down)
         left = self.client.containers.list(all=True), self.client.volumes.list()
         assert left == ([], []), f"it was not cleaned: {left}"
         return seconds

@@ -13,6 +13,14 @@ from .settings import Settings
 from .surroundings import Surroundings
 
 
+def memory_beside(here: Surroundings) -> int | None:
+    """Return the bytes of memory that daemons may take, beside all else; None where nobody says how much that is."""
+    if not here.engine_is_local:
+        return None  # of another machine
+    # A container that the engine runs is beside the daemons: its limit is not theirs.
+    return memory.available(limited=here.container is None)
+
+
 class Ahead:
     """The daemons of one worker that come early, and those that go behind the back of whoever used them."""
 
@@ -112,10 +120,7 @@ class Ahead:
             here = self._look_around()
         except (DindError, OSError):  # Whoever asks for a daemon hears why.
             return 0
-        if not here.engine_is_local:
-            return len(wanted)  # Nobody tells what another machine has left.
-        # A container that the engine runs is beside the daemons: its limit is not theirs.
-        left = memory.available(limited=here.container is None)
+        left = memory_beside(here)
         share = left // sharers if left is not None else None
         early = [self._early.settings] if self._early is not None and not self._early.future.done() else []
         promised = sum(map(memory.needed, (*self._lookahead.being_started, *early)))

@@ -6,12 +6,13 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from . import notices, unbroken
 from .daemon import Daemon
-from .errors import DaemonStartError
+from .errors import DaemonStartError, DindWarning
 from .notices import Notice
 from .settings import Settings
 
@@ -55,7 +56,8 @@ class Beginning:
             return self.future.result()
         except BaseException:
             if self.future.done():  # Else this was interrupted, and whoever ends it says them.
-                notices.repeat(self.notices)
+                with suppress(DindWarning):  # Where they are errors, this one comes first.
+                    notices.repeat(self.notices)
             raise
 
 
@@ -70,32 +72,25 @@ class Lane:
     def forget_in_child(self) -> None:
         """Begin with a thread of this process, and nothing to do."""
         self._thread: ThreadPoolExecutor | None = None
-        self._changed = threading.Condition()
-        self._left = 0
+        self._once = threading.Lock()
+        self._left: set[Future[object]] = set()
 
     def do(self, work: Callable[[], object]) -> None:
         """Have it done, after all that it has to do already; what it raises is nobody's."""
-        with self._changed:
+        with self._once:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, self._name)
-            self._left += 1
-            self._thread.submit(self._do, work)
-
-    def _do(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        finally:
-            with self._changed:
-                self._left -= 1
-                self._changed.notify_all()
+            future = self._thread.submit(work)
+            self._left.add(future)
+        future.add_done_callback(self._left.discard)
 
     def close(self) -> None:
         """Return when all is done and the thread has ended; what interrupts that is raised then, and not before."""
         interrupt: BaseException | None = None
         while self._thread is not None:
             try:
-                with self._changed:
-                    self._changed.wait_for(lambda: not self._left)
+                while self._left:
+                    wait(tuple(self._left))
                 # Interrupted, it would take the thread for ended (python/cpython#90882); now that takes a moment.
                 self._thread.shutdown(wait=True)
                 self._thread = None

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from . import workers
+from .ahead import memory_beside
 from .basetemp import early_base_temp
 from .errors import DindError, SettingsError
+from .host import HostEngine
 from .memory import most_workers
 from .options import resolve, shows_only
+from .route import around
 from .session import Session
 
 _SESSION = pytest.StashKey[Session]()
@@ -47,16 +50,32 @@ def enter_environ_early(config: pytest.Config, namespace: Any) -> None:
 def limited_by_memory(config: pytest.Config, count: int) -> int:
     """Return how many workers `-n auto` is to start; the run's header says so if memory is the reason."""
     try:
-        most = most_workers(resolve(config, None)[0])
+        settings = resolve(config, None)[0]
     except SettingsError:  # said when pytest is configured
         return count
     # Whoever names a number in the environment wants that.
-    if most is None or most >= count or os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+    left = None if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else _memory_left()
+    most = count if left is None else most_workers(settings, left)
+    if most >= count:
         return count
     # xdist itself starts no more than that.
     if (getattr(config.option, "maxprocesses", None) or count) > most:
         config.stash[workers.BY_MEMORY] = most
     return most
+
+
+def _memory_left() -> int | None:
+    """Return the bytes of memory that daemons may take; None where nobody says."""
+    try:
+        engine = HostEngine.connect()
+    except DindError:  # said when the run begins
+        return None
+    try:
+        return memory_beside(around(engine))
+    except (DindError, OSError):
+        return None
+    finally:
+        engine.close()
 
 
 def _checked(config: pytest.Config, namespace: Any) -> Session:

@@ -6,6 +6,7 @@ config_file=/etc/docker/daemon.json
 for argument in "$@"; do
     case $argument in --config-file=*) config_file=${argument#*=} ;; esac
 done
+accepted=
 newline='
 '
 tab='	'
@@ -59,13 +60,19 @@ up_links() {
 }
 
 # A daemon.json that is another now counts as soon as dockerd reads it again, which may have been: as it is now, it is
-# to be. So are programs.
+# to be. So are programs, and the way out: whoever outlasts tests may have closed it, or opened it again.
 note_config() {
     [ -z "$suspected" ] || return 0
     read_config
     noted=$content
     empty "$state/noted" # For its time.
-}
+    found=
+    look_at_network
+    for check in $accepted; do
+        case $check in link | route | forward) ;; *) found="$found $check" ;; esac
+    done
+    accepted=$found
+} 2>/dev/null
 
 # Before something that outlasts tests may change it: what a test has done to it is not taken for wanted.
 suspect() {
@@ -74,7 +81,10 @@ suspect() {
     for part in $programs; do
         ! is_newer "$part" || suspected=yes
     done
-}
+    trouble=
+    look_at_network
+    [ -z "$trouble" ] || suspected=yes
+} 2>/dev/null
 
 # By a builtin of dash, ash and bash, to the second in some.
 is_newer() {
@@ -141,18 +151,22 @@ look_at_all() {
         [ -x "$part" ] || complain program "$part cannot be run in its container any more"
         ! is_newer "$part" || complain program "$part in its container is not what it was"
     done
-    for part in $links; do
-        is_up "$part" || complain link "its network interface ${part##*/} is down"
-    done
-    [ -z "$routed" ] || has_default_route || complain route "its container has no default route any more"
-    read -r forwards_now </proc/sys/net/ipv4/ip_forward
-    [ "$forwards" != 1 ] || [ "$forwards_now" = 1 ] || complain forward "net.ipv4.ip_forward in its container is off"
+    look_at_network
     read_config
     [ "$content" = "$noted" ] || complain config "its $config_file is not what it was"
     can_write || complain disk "its $data_root is full, or cannot be written to"
     # For want of a process the shell would end.
     case $found in *pids*) return ;; esac
     [ -z "$rules" ] || has_rules || complain rules "it lacks iptables rules that dockerd made at its start"
+}
+
+look_at_network() {
+    for part in $links; do
+        is_up "$part" || complain link "its network interface ${part##*/} is down"
+    done
+    [ -z "$routed" ] || has_default_route || complain route "its container has no default route any more"
+    read -r forwards_now </proc/sys/net/ipv4/ip_forward
+    [ "$forwards" != 1 ] || [ "$forwards_now" = 1 ] || complain forward "net.ipv4.ip_forward in its container is off"
 }
 
 # find_process NAME: prints the id of the process that has that name, or nothing; docker:dind's entrypoint starts it as

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from .options import image_of
 from .session import Session
 from .settings import Settings
 
@@ -67,7 +68,7 @@ class Foreseen:
         module = definitions[-1].func.__module__
         parameters = _parameters(item)
         if module == "pytest_dind.plugin":
-            return self._session.settings_for(parameters.get("_dind_image", self._session.settings[0].image))
+            return self._session.settings_for(image_of(item, self._session.settings[0].image))
         given = parameters.get("dind_settings")
         if module.startswith("_pytest.") and isinstance(given, Settings):  # by @pytest.mark.parametrize
             return given

@@ -57,6 +57,8 @@ class Foresight:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         """Start what comes after this test, while it runs."""
+        if self._item is self._first_user:
+            self._first_user = None  # Its turn is over; if there is no daemon even so, the next one is to come.
         self._item = item
         if self._ahead:
             self._near = item, list(self._after(item, nextitem))
@@ -110,7 +112,8 @@ class Foresight:
             users = (one for one in near if _uses_session_daemon(one) and self._shares_daemon(one))
             return next((one for one in map(self._foreseen.settings, users) if one not in (None, now)), None)
         if self._first_user is None:
-            unseen = (one for one in known if one not in self._seen)
+            # When there was one, as of another engine, it is known what the very next tests want, and soon enough.
+            unseen = (one for one in (known if self._asked_by is None else near) if one not in self._seen)
             for one in unseen:
                 self._seen.add(one)
                 if _uses_session_daemon(one):

@@ -44,6 +44,7 @@ class Hindsight:
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
         """See at the latest after the set-up what is there: a test may have no fixtures of its own."""
         self._item, self._has_begun = item, False
+        self._nextitem = None  # Where no teardown comes to say otherwise, the run ends.
         self._before = self._daemon = None
         yield
         self._begin()
@@ -52,8 +53,11 @@ class Hindsight:
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
         """See what is there before the first fixture of function scope; what those of wider scopes bring is to stay."""
         if fixturedef.scope == "function":
-            self._begin(asked=fixturedef.argname == "dind_clean")
-            return (yield)
+            with notices.kept() as found:  # From 9 on pytest never gets over what is raised before a fixture.
+                self._begin(asked=fixturedef.argname == "dind_clean")
+            result = yield
+            notices.repeat(found)
+            return result
         self._checkup(Checkup.suspect)
         with self.lasting():
             result = yield
@@ -73,9 +77,10 @@ class Hindsight:
             say(daemon.checkup)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> Generator[None]:
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
         """Hear whether it is the last test; `_end` comes after the teardown of its own fixtures, if it has any."""
-        self._nextitem = nextitem
+        # With -x pytest before 8.3 names a next one that will not come.
+        self._nextitem = None if item.session.shouldfail or item.session.shouldstop else nextitem
         if not self._has_begun:
             self._end()
         return (yield)

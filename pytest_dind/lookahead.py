@@ -73,6 +73,10 @@ class Lookahead:
         :raises DindError: it did not come up.
         """
         spare = next((one for one in self._spares if one.settings == settings), None)
+        with self._room:
+            if spare is not None and not spare.has_place and not spare.future.done():
+                self._drop(spare)  # It would wait for a place as this thread does, which has the first claim.
+                spare = None
         if spare is None:
             self._keep_only(self._following)  # What was started for this test is for nobody now.
         else:

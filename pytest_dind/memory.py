@@ -44,10 +44,12 @@ def growth(settings: Settings) -> int:
     return max(0, needed(settings) - IDLE)
 
 
-def most_workers(settings: Settings) -> int | None:
-    """Return how many workers there is memory for, each with a daemon and those that stand by; None if unknown."""
-    left = available()
-    return None if left is None else max(1, left // (needed(settings) * (1 + settings.lookahead)))
+def most_workers(settings: Settings, left: int) -> int:
+    """Return how many workers there is memory for, each with a daemon and those that stand by.
+
+    :param left: The bytes that are `available`.
+    """
+    return max(1, left // (needed(settings) * (1 + settings.lookahead)))
 
 
 def available(*, limited: bool = True) -> int | None:

@@ -146,6 +146,12 @@ def marked(item: pytest.Item, settings: Settings) -> Settings:
     return settings
 
 
+def image_of(item: pytest.Item, otherwise: str) -> str:
+    """Return the image that a test runs on, where `--dind-image` names several; else another."""
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return str(parameters.get("_dind_image", otherwise))
+
+
 def preloads(item: pytest.Item) -> list[str | Path]:
     """Return the images that a test's markers ask for.
 

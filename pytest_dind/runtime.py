@@ -229,12 +229,18 @@ class Runtime:
         with ExitStack() as stack:  # Whatever goes wrong with one of them, the others are stopped too.
             stack.callback(store.let_go)
             stack.callback(self._release)
+            stack.callback(self._end_the_rest)
             for daemon in self.daemons:
                 stack.callback(self.stop, daemon)
             stack.callback(self.ahead.close)
             if self._environ is not None:
                 self._environ.undo()
                 self._environ = None
+
+    def _end_the_rest(self) -> None:
+        """End what somebody was interrupted in taking."""
+        for daemon in self._there.difference(self.daemons):
+            self._end(daemon)
 
     def _release(self) -> None:
         if "owner" in self.__dict__:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 
 from . import notices
+from .daemon import Daemon
 from .errors import TAIL_LINES
 from .evidence import may_ask_for_it
-from .options import preloads
+from .options import image_of, preloads
 from .session import Session
 
 #: What ends a run; whatever else a fixture's end may raise is not the fault of the test that comes next.
@@ -86,7 +88,7 @@ class Upkeep:
             broken_by = self._last_user or "a test before"
             log = daemon.logs()
             with notices.kept() as found:
-                self._session.asked_for(self._session.runtime.mend)
+                self._session.asked_for(partial(self._replace, daemon, item))
             # What was left of the old one is not this test's fault, even where warnings are errors.
             self._session.runtime.news += ({"left": one.message} for one in found if not one.harmless)
             notices.repeat([one for one in found if one.harmless])
@@ -94,9 +96,21 @@ class Upkeep:
             renewed, self._renewed = self._renewed, []
             news = {"replaced": daemon.name, "after": broken_by, "complaint": complaint, "renewed": renewed}
             self._session.runtime.news.append(news)
-            item.add_report_section("setup", "log of pytest-dind", _account(news, log, ends))
+            place = "this is a new one in its place"
+            if self._session.runtime.session is None:
+                place = "this test has one of another engine"
+            item.add_report_section("setup", "log of pytest-dind", _account(news, place, log, ends))
             self._session.begin_evidence()
         self._complaint = None
+
+    def _replace(self, daemon: Daemon, item: pytest.Item) -> None:
+        """Start it anew; not for a test on another engine, which has another one in any case."""
+        runtime = self._session.runtime
+        known = runtime.session_settings
+        if known is not None and image_of(item, known.image) != known.image:
+            runtime.stop(daemon, behind=True)
+        else:
+            runtime.mend()
 
     def _end_dependents(self) -> Iterator[str]:
         """End fixtures of wider scopes that depend on the daemon: pytest sets them up again for who asks for them.
@@ -105,20 +119,25 @@ class Upkeep:
         """
         self._renewed = []
         for root, request in list(self._roots.items()):
+            kept = root.cached_result
             try:
                 root.finish(request)  # type: ignore[arg-type]  # With those that depend on it first.
             except _ENDS_THE_RUN:
                 raise
             except BaseException as error:  # noqa: BLE001 (a failed assertion, say, of pytest.fail)
                 yield f"{type(error).__name__}: {error}"
+            finally:
+                if root.func.__module__ == "pytest_dind.plugin" and self._session.runtime.session is not None:
+                    # It is the same object, started anew, and not to be asked for with other settings now.
+                    root.cached_result = kept
 
 
-def _account(news: Mapping[str, Any], log: str, ends: Iterable[str]) -> str:
+def _account(news: Mapping[str, Any], place: str, log: str, ends: Iterable[str]) -> str:
     """Tell the test that gets the new daemon what it has to do with it."""
     anew = f"; set up anew for tests that ask for it: {', '.join(news['renewed'])}" if news["renewed"] else ""
     broke = f"{news['after']} broke the session daemon {news['replaced']}: {news['complaint']}"
     lines = [
-        f"{broke}; this is a new one in its place",
+        f"{broke}; {place}",
         f"What was in the old one is gone{anew}",
         *(f"In the new one, the end of such a fixture failed: {one}" for one in ends),
         "The old one's log ended:",

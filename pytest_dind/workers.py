@@ -59,7 +59,8 @@ def runs_all(config: pytest.Config) -> bool:
 def queued(config: pytest.Config) -> list[int]:
     """Return which of its tests a worker is sure to run after the next one, as positions; not all of them at all times.
 
-    xdist says of no more than the next one; the others are in a queue that can be looked into in xdist 3.
+    xdist says of no more than the next one; the others are in a queue that can be looked into, before 3.7 one of
+    Python's own.
     """
     if _dist(config) == "worksteal":
         return []  # Another worker may take them.
@@ -68,6 +69,9 @@ def queued(config: pytest.Config) -> list[int]:
         if hasattr(queue, "lock"):
             with queue.lock() as numbers:
                 return [number for number in numbers if isinstance(number, int)]
+        if hasattr(queue, "mutex"):
+            with queue.mutex:
+                return [number for number in queue.queue if isinstance(number, int)]
     return []
 
 

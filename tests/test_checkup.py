@@ -278,7 +278,9 @@ def test_the_next_test_gets_a_good_one_and_the_report_says_which_test_broke_it(i
         assert re.search(rf"^dind: the session daemon \S+ was replaced: {broke} it \(.+\)$", output, re.MULTILINE)
 
 
-def test_what_fixtures_of_wider_scope_do_to_its_configuration_and_programs_is_no_reason(inner: InnerRun) -> None:
+def test_what_wider_fixtures_do_to_its_configuration_programs_and_network_is_no_reason(
+    inner: InnerRun,
+) -> None:
     inner.pytester.makepyfile(
         """
         import pytest
@@ -291,8 +293,12 @@ def test_what_fixtures_of_wider_scope_do_to_its_configuration_and_programs_is_no
         def debugging(dind_daemon, identity):
             dind_daemon.exec(["sh", "-c", "echo '{}' >/etc/docker/daemon.json; kill -HUP $(pidof dockerd)"])
             dind_daemon.exec(["sh", "-c", "f=$(command -v docker-proxy); cp $f $f.new; mv $f.new $f"])
+            away = "ip route show default >/run/way; ip route del default; echo 0 >/proc/sys/net/ipv4/ip_forward"
+            assert dind_daemon.exec(["sh", "-c", away]) == (0, "")
             yield
             dind_daemon.exec(["sh", "-c", "rm /etc/docker/daemon.json; kill -HUP $(pidof dockerd)"])
+            back = "ip route add $(cat /run/way); echo 1 >/proc/sys/net/ipv4/ip_forward"
+            assert dind_daemon.exec(["sh", "-c", back]) == (0, "")
 
         @pytest.fixture
         def for_one_test(debugging, dind_daemon):
@@ -316,7 +322,17 @@ def test_what_fixtures_of_wider_scope_do_to_its_configuration_and_programs_is_no
     assert "replaced" not in str(result.stdout)
 
 
-def test_what_a_test_does_to_the_configuration_is_not_wanted_because_a_wider_fixture_ends(inner: InnerRun) -> None:
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        ("echo '{}' >/etc/docker/daemon.json", "its /etc/docker/daemon.json is not what it was"),
+        ("ip route del default", "its container has no default route any more"),
+    ],
+    ids=["configuration", "network"],
+)
+def test_what_a_test_does_to_it_is_not_wanted_because_a_wider_fixture_ends(
+    inner: InnerRun, fault: str, complaint: str
+) -> None:
     suite = """
         import pytest
 
@@ -327,12 +343,15 @@ def test_what_a_test_does_to_the_configuration_is_not_wanted_because_a_wider_fix
         def test_{name}(dind_daemon):
             code, found = dind_daemon.exec(["ls", "/etc/docker"])
             assert "daemon.json" not in found
-            dind_daemon.exec(["sh", "-c", "echo '{{}}' >/etc/docker/daemon.json"])
+            assert dind_daemon.exec(["ip", "route", "show", "default"])[1]
+            dind_daemon.exec(["sh", "-c", {fault!r}])
     """
-    inner.pytester.makepyfile(test_a=suite.format(name="one"), test_b=suite.format(name="two"))
+    inner.pytester.makepyfile(
+        test_a=suite.format(name="one", fault=fault), test_b=suite.format(name="two", fault=fault)
+    )
     result = inner.run("--dind", "-q", "-p", "no:xdist")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["*was replaced: test_a.py::test_one broke it (*daemon.json is not what it was)"])
+    result.stdout.fnmatch_lines(["*was replaced: test_a.py::test_one broke it (*" + complaint + ")"])
 
 
 def test_one_that_a_test_has_stopped_is_ended_and_counted_with_the_others(inner: InnerRun) -> None:

@@ -280,6 +280,42 @@ def test_the_session_daemon_of_the_next_engine_is_there_when_the_first_test_on_i
     assert warm < cold / 2, "neither the start of the one nor the end of the other is waited for"
 
 
+def test_one_that_broke_before_the_next_engine_is_not_started_anew(inner: InnerRun, watched: Watched) -> None:
+    images = [IMAGE, *[one for one in MATRIX if one != IMAGE]][:2]
+    inner.pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(number, dind_daemon, _dind_image):
+            assert dind_daemon.settings.image == _dind_image
+            assert dind_daemon.client.ping()
+            if number:
+                dind_daemon.exec(["sh", "-c", "kill -KILL $(pidof dockerd)"])
+    """)
+    result = inner.run("--dind", *NO_XDIST, "-rP", *[f"--dind-image={image}" for image in images])
+    result.assert_outcomes(passed=2 * len(images))
+    assert watched.started == len(images)
+    if len(images) > 1:
+        result.stdout.fnmatch_lines(["*-1] broke the session daemon *; this test has one of another engine"])
+
+
+def test_a_first_user_that_skips_itself_leaves_the_next_one_a_daemon(inner: InnerRun, watched: Watched) -> None:
+    inner.pytester.makepyfile("""
+        import pytest
+
+        @pytest.fixture
+        def not_here():
+            pytest.skip("not here")
+
+        def test_skips(not_here, dind_client): ...
+
+        def test_user(dind_client):
+            assert dind_client.ping()
+    """)
+    inner.run("--dind", *NO_XDIST).assert_outcomes(passed=1, skipped=1)
+    assert watched.started == 1
+
+
 def test_no_other_session_daemon_is_started_for_settings_that_count_for_fresh_ones_alone(
     inner: InnerRun, watched: Watched
 ) -> None:
@@ -299,10 +335,11 @@ def test_{name}(number, dind_daemon, dind_fresh_daemon, dind_settings):
     assert dind_fresh_daemon.settings.memory == dind_settings.memory
 """
     (below / "test_below.py").write_text(tests.format(name="below"))
-    inner.pytester.makepyfile(test_above=tests.format(name="above"))
+    breaks = "\ndef test_breaks(dind_daemon): dind_daemon.exec(['sh', '-c', 'kill -KILL $(pidof dockerd)'])\n"
+    inner.pytester.makepyfile(test_above=tests.format(name="above") + breaks)
     result = inner.run("--dind", *NO_XDIST, "test_above.py", "below")
-    result.assert_outcomes(passed=4)
-    assert watched.started == 1 + 4
+    result.assert_outcomes(passed=5)
+    assert watched.started == 2 + 4, "and one in the place of the broken one"
 
 
 def test_a_session_daemon_that_ended_while_it_stood_by_is_started_anew(inner: InnerRun) -> None:

@@ -314,7 +314,7 @@ def test_n_auto_counts_the_memory_of_daemons_and_the_header_says_so(inner: Inner
     result.stdout.fnmatch_lines(["dind: *; 1 worker, by memory", "created: 1/1 worker"])
     for arguments in (["-n", "2", each], ["-n", "auto"]):
         assert "by memory" not in str(inner.run("--dind", *arguments).stdout)
-    assert memory.most_workers(Settings(memory=left // 5)) == 2
+    assert memory.most_workers(Settings(memory=left // 5), left) == 2
 
 
 @pytest.mark.parametrize(
