@@ -79,12 +79,15 @@ class Checkup:
         lifeline = self._life.lifeline
         if lifeline is None:
             return "it was stopped"
-        number, found = self._ask()
-        silent = None if found or lifeline.ended else self.why_silent(_FIT_SOON)
-        if silent is not None and not lifeline.ended:
+        number = self._ask()
+        silent = self.why_silent(_FIT_SOON)  # Its container looks at itself meanwhile.
+        found = self._answer(number)
+        if silent is not None and not found and not lifeline.ended:
             # A signal takes a moment to stop or end a process: what that has done is seen by now.
-            number, found = self._ask()
+            number = self._ask()
+            found = self._answer(number)
             silent = None if found or lifeline.ended else self.why_silent()
+        silent = None if found else silent
         if silent is not None:
             lifeline.wait_ended(_FIT_SOON)  # It may be about to.
         elif found is None:
@@ -96,13 +99,15 @@ class Checkup:
             return f"it does not answer on {self._life.transport.host}{waited}: {silent}"
         return f"its container has done nothing for {_FIT_TIMEOUT} s" if found is None else found
 
-    def _ask(self) -> tuple[str, str | None]:
-        """Ask boot.sh; return the question's number, and the answer, if it comes soon: empty if all is well."""
+    def _ask(self) -> str:
+        """Ask boot.sh; return the question's number, or nothing where there is no measure."""
         lifeline = self._life.lifeline
-        if lifeline is None or not self.watches:
-            return "", ""
-        number = lifeline.ask("fit")
-        return number, lifeline.answer(number, _FIT_SOON)
+        return lifeline.ask("fit") if lifeline is not None and self.watches else ""
+
+    def _answer(self, number: str) -> str | None:
+        """Return the answer to a question, empty if all is well; None if it does not come soon."""
+        lifeline = self._life.lifeline
+        return lifeline.answer(number, _FIT_SOON) if lifeline is not None and number else ""
 
 
 def _last_words(lifeline: Lifeline) -> str:
