@@ -21,6 +21,8 @@ from pytest_dind.surroundings import Ci, Surroundings, ci_system
 from .agents import SOCKET, WORKSPACE, Agent, host_socket_agent, privileged_agent, sidecar_agent, ssh_agent
 from .conftest import BUSYBOX
 
+pytestmark = pytest.mark.once
+
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
 
@@ -240,8 +242,6 @@ PROBE = """
 import json, sys
 from pytest_dind.host import HostEngine
 from pytest_dind.surroundings import Surroundings
-
-pytestmark = pytest.mark.once
 
 engine = HostEngine.connect()
 found = Surroundings.of(engine)
