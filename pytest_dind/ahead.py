@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from . import memory, notices
+from . import memory
 from .background import Beginning, Ender, Starter
 from .daemon import Daemon
 from .errors import DindError
@@ -78,16 +78,11 @@ class Ahead:
 
     def _taken(self, early: Beginning) -> Daemon:
         try:
-            daemon = early.take()
+            daemon = early.take(self._ender.end)
         finally:
             if early.future.done():  # Else this was interrupted, and it is still to be ended.
                 self._early = None
         self._last = None
-        try:
-            notices.repeat(early.notices)
-        except BaseException:  # Where warnings are errors, nobody gets it.
-            self._ender.end(daemon)
-            raise
         return daemon
 
     def _drop_early(self) -> None:

@@ -26,7 +26,7 @@ class Beginning:
 
     settings: Settings
     future: Future[Daemon] = field(default_factory=Future)
-    #: What there is to be warned of, for whoever takes it.
+    #: What there is to be warned of when it is taken.
     notices: list[Notice] = field(default_factory=list)
     #: Whether nobody will take it.
     is_unwanted: bool = False
@@ -50,15 +50,24 @@ class Beginning:
         if self.is_unwanted:
             raise DaemonStartError("a daemon", "it was not needed any more")
 
-    def take(self) -> Daemon:
-        """Wait until it is started, and return it; raises what its start raised. `notices` are for who takes it."""
+    def take(self, end: Callable[[Daemon], None]) -> Daemon:
+        """Wait until it is started, and return it; raises what its start raised, and warns of what there was.
+
+        :param end: Ends it where nobody gets it, as a warning is an error.
+        """
         try:
-            return self.future.result()
+            daemon = self.future.result()
         except BaseException:
             if self.future.done():  # Else this was interrupted, and whoever ends it says them.
                 with suppress(DindWarning):  # Where they are errors, this one comes first.
                     notices.repeat(self.notices)
             raise
+        try:
+            notices.repeat(self.notices)
+        except BaseException:
+            end(daemon)
+            raise
+        return daemon
 
 
 class Lane:

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from . import notices
 from .background import Beginning, Ender, Starter
 from .daemon import Daemon
 from .settings import Settings
@@ -89,16 +88,10 @@ class Lookahead:
 
     def _taken(self, spare: Beginning) -> Daemon:
         try:
-            daemon = spare.take()
+            return spare.take(self.give_back)
         finally:
             if spare.future.done():  # Else this was interrupted, and it is still to be ended.
                 self._spares.remove(spare)
-        try:
-            notices.repeat(spare.notices)
-        except BaseException:  # Where warnings are errors, nobody gets it.
-            self.give_back(daemon)
-            raise
-        return daemon
 
     def give_back(self, daemon: Daemon) -> None:
         """End a daemon behind the back of whoever goes on; the ender says what went wrong."""
