@@ -258,6 +258,11 @@ class InnerRun:
         """The label that everything of this run carries, and nothing else on the host engine."""
         return f"{HOST}={(self._leases / 'id').read_text()}"
 
+    @property
+    def has_marked(self) -> bool:
+        """Whether any run came as far as to mark what it makes."""
+        return (self._leases / "id").exists()
+
     def containers(self) -> list[str]:
         """Names of this run's containers that are on the host engine now, running or not."""
         return [
@@ -271,7 +276,7 @@ class InnerRun:
         :param none_started: It may be that no run came as far as to mark what it makes; else that is an error here.
         """
         names = [str(path) for path in (self._sockets.iterdir() if self._sockets.exists() else [])]
-        if not (self._leases / "id").exists():
+        if not self.has_marked:
             assert none_started, f"no run has made {self._leases / 'id'}, so what it left could not be found"
             return names
         found = {"label": self.label}

@@ -213,6 +213,7 @@ def test_nothing_is_started_when_collecting_fails(inner: InnerRun, watched: Watc
     result = inner.run("--dind", *NO_XDIST)
     assert result.ret == code
     assert watched.started == 0
+    result.stdout.no_fnmatch_line("dind: * started *")
 
 
 def test_dist_without_workers_is_a_run_in_one_process(inner: InnerRun) -> None:

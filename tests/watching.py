@@ -37,6 +37,8 @@ class Watched:
 
     def _events(self) -> list[tuple[str, str]]:
         """Each creation and each removal, with the worker whose daemon it was."""
+        if not self._inner.has_marked:
+            return []  # What it makes is marked from its creation on: it has made nothing.
         home = self._inner.label.partition("=")[2]
         return [(action, labels[WORKER]) for action, labels in list(self._said) if labels.get(HOST) == home]
 
