@@ -125,14 +125,14 @@ def _wait_for_port(container: Container, address: str) -> None:
 
     def is_open() -> bool:
         nonlocal looked
-        if _opens(address):
-            return True
-        if time.monotonic() - looked > _LOOK_AT_CONTAINER_EVERY:
+        found = _opens(address)
+        # The address of one that has ended may be another's by now, with a port that is open.
+        if found or time.monotonic() - looked > _LOOK_AT_CONTAINER_EVERY:
             looked = time.monotonic()
             container.reload()
             if container.status == "exited":
                 raise RuntimeError(f"{container.name} has ended: {container.logs(tail=20).decode(errors='replace')}")
-        return False
+        return found
 
     seconds_until(is_open, _LOOK_EVERY, time.monotonic(), PATIENCE)
 

@@ -188,8 +188,13 @@ def test_what_dind_clean_takes_is_measured_by_the_plugins_own_hooks(nothing_is_l
         assert 0 < between.seconds_by_hand(daemon.client, BUSYBOX) < 10
 
 
-def test_a_peer_whose_container_ends_is_not_waited_for(engine: HostEngine) -> None:
+@pytest.mark.parametrize("is_open", [False, True], ids=["nobody has its address", "another has its address"])
+def test_a_peer_whose_container_ends_is_not_waited_for(
+    engine: HostEngine, monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    monkeypatch.setattr(peers, "_opens", lambda _: is_open)
     container = engine.client.containers.run(BUSYBOX, ["echo", "no such thing"], detach=True)
+    container.wait()
     try:
         with pytest.raises(RuntimeError, match="no such thing"), peers.answering(container):
             pass
