@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 import urllib.request
@@ -47,6 +48,12 @@ MATRIX = os.environ.get("PYTEST_DIND_MATRIX", "").replace(",", " ").split()
 
 #: What a container says of its own memory limit: cgroup v1, then v2.
 SHOW_LIMIT = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
+
+
+def pytest_configure() -> None:
+    # What a script runs in its background ignores Ctrl-C, and so would all that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # -- a skip is a failure, where it is asked for

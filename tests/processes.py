@@ -13,6 +13,10 @@ import pytest
 
 from .conftest import PATIENCE, wait_until
 
+#: How an inner test waits until a signal ends it. Not in one sleep: what comes when Python is about to sleep, and waits
+#: for another thread to take its lock, it hears only after the sleep; on a busy machine that was one Ctrl-C of five.
+WAIT = "any(time.sleep(0.05) for _ in range(12_000))"
+
 
 class Spawned:
     """pytest as a process in a group of its own; at the end of `with` nothing of the group lives."""

@@ -10,7 +10,7 @@ import pytest
 from pytest_dind import Settings, memory
 
 from .conftest import IMAGE, MATRIX, InnerRun
-from .processes import Spawned
+from .processes import WAIT, Spawned
 from .watching import Watched
 
 pytestmark = pytest.mark.once
@@ -216,12 +216,12 @@ def test_however_a_run_ends_no_spare_is_left(inner: InnerRun, watched: Watched, 
     end = {
         "first failure": "assert False",
         "pytest.exit": "import pytest; pytest.exit('enough', returncode=7)",
-        "Ctrl-C": "import time; time.sleep(600)",
-        "SIGKILL": "import time; time.sleep(600)",
+        "Ctrl-C": WAIT,
+        "SIGKILL": WAIT,
         "worker crash": "import os; os._exit(3)",
     }[how]
     inner.pytester.makepyfile(f"""
-        import pathlib
+        import pathlib, time
 
         def test_ends(dind_fresh_client):
             pathlib.Path("ready").touch()

@@ -17,16 +17,16 @@ from pytest_dind import Daemon, Settings
 from pytest_dind.labels import HOST, LEASE, OURS, RUN, WORKER
 
 from .conftest import InnerRun, wait_until
-from .processes import Spawned, is_running
+from .processes import WAIT, Spawned, is_running
 
 pytestmark = pytest.mark.once
 
-WAITS = """
+WAITS = f"""
     import pathlib, time
 
     def test_waits(dind_client):
         pathlib.Path("ready").touch()
-        time.sleep(600)
+        {WAIT}
 """
 
 GREEN = """
@@ -54,7 +54,7 @@ def filled(busybox: str, then: str) -> str:
     """
 
 
-READY_AND_WAIT = 'pathlib.Path("ready").touch(); time.sleep(600)'
+READY_AND_WAIT = f'pathlib.Path("ready").touch(); {WAIT}'
 
 
 def states(host: docker.DockerClient, inner: InnerRun) -> list[str]:
@@ -229,14 +229,14 @@ def test_daemons_of_the_factory_that_no_test_stopped_are_gone_when_the_run_has_e
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_in_a_test_leaves_nothing(inner: InnerRun, workers: int) -> None:
-    inner.pytester.makepyfile("""
+    inner.pytester.makepyfile(f"""
         import pathlib, time
         import pytest
 
         @pytest.mark.parametrize("number", [0, 1])
         def test_waits(dind_client, number):
-            pathlib.Path(f"ready{number}").touch()
-            time.sleep(600)
+            pathlib.Path(f"ready{{number}}").touch()
+            {WAIT}
     """)
     with Spawned(inner.pytester.path, *(["-n", str(workers)] if workers else [])) as run:
         run.wait_for("ready0", *(["ready1"] if workers else []))
@@ -301,13 +301,13 @@ def test_ctrl_c_twice_in_a_test_leaves_nothing(inner: InnerRun) -> None:
 def test_ctrl_c_while_the_daemons_of_two_workers_start_leaves_nothing(
     inner: InnerRun, host: docker.DockerClient
 ) -> None:
-    inner.pytester.makepyfile("""
+    inner.pytester.makepyfile(f"""
         import time
         import pytest
 
         @pytest.mark.parametrize("number", [0, 1])
         def test_waits(dind_client, number):
-            time.sleep(600)
+            {WAIT}
     """)
     with Spawned(inner.pytester.path, "-n", "2") as run:
         wait_until_moment("its container is created", inner, host, run)
