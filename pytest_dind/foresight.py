@@ -135,12 +135,18 @@ class Foresight:
 
 
 def _uses_session_daemon(item: pytest.Item) -> bool:
-    return uses_session_daemon(item) and not _may_be_skipped(item)
+    return uses_session_daemon(item) and _runs_here(item)
 
 
 def _wants_fresh(item: pytest.Item) -> bool:
     asks = not FRESH_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
-    return asks and not _may_be_skipped(item)
+    return asks and _runs_here(item)
+
+
+def _runs_here(item: pytest.Item) -> bool:
+    """Whether a test runs in this process, as those of pytest-forked do not, and is sure not to be skipped."""
+    is_forked = item.config.getoption("forked", default=False) or item.get_closest_marker("forked")
+    return not is_forked and not _may_be_skipped(item)
 
 
 def _may_be_skipped(item: pytest.Item) -> bool:

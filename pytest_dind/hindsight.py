@@ -39,6 +39,8 @@ class Hindsight:
         #: What was there then, and in which daemon; None while there is none, or nobody wants it clean.
         self._before: Inventory | None = None
         self._daemon: Daemon | None = None
+        #: What was there before the last test, which nobody has cleaned up after, to show what it left.
+        self._shown: tuple[Inventory, Daemon, pytest.Item] | None = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
@@ -46,6 +48,11 @@ class Hindsight:
         self._item, self._has_begun = item, False
         self._nextitem = None  # Where no teardown comes to say otherwise, the run ends.
         self._before = self._daemon = None
+        if self._shown is not None:  # It was not the last, or is run again.
+            shown, self._shown = self._shown, None
+            with notices.kept() as found:
+                self._clean(*shown)
+            self._session.runtime.news += ({"left": one.message} for one in found)
         yield
         self._begin()
 
@@ -94,8 +101,9 @@ class Hindsight:
         try:
             if item is not None and before is not None and daemon is not None:
                 # What the last test left, such as one that failed with -x, is what the daemon is kept to show.
-                is_shown = is_last and daemon.is_to_stay
-                if not is_shown:
+                if is_last and daemon.is_to_stay:
+                    self._shown = before, daemon, item
+                else:
                     self._clean(before, daemon, item)
         finally:
             if is_last:

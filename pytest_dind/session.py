@@ -16,6 +16,7 @@ from .daemon import Daemon
 from .disk import Kept
 from .errors import DindError, SettingsError
 from .evidence import Evidence, uses_session_daemon
+from .news import News
 from .options import marked, preloads, shows_only
 from .runtime import Runtime
 from .settings import Settings
@@ -30,7 +31,7 @@ class Session:
     def __init__(self, config: pytest.Config, settings: Sequence[Settings]) -> None:
         self.config = config
         self.settings = settings
-        self.news: list[dict[str, Any]] = []
+        self.news = News(config)
         self._left = Swept()
         self._kept = Kept()
         self._header: str | None = None
@@ -76,7 +77,7 @@ class Session:
     def _stop_all(self) -> None:
         with notices.kept() as found:
             self.runtime.stop_all()
-        self.news += [*self._take_news(), *({"left": one.message} for one in found)]
+        self.news.conclude([*self._take_news(), *({"left": one.message} for one in found)])
 
     def _take_news(self) -> list[dict[str, Any]]:
         taken, self.runtime.news = self.runtime.news, []
@@ -174,7 +175,7 @@ class Session:
     def pytest_testnodedown(self, node: Any) -> None:
         """Hear what an ended worker has to say; what a killed one left is removed at the run's end."""
         told = workers.told_by(node)
-        self.news += told.get("news", [])
+        self.news.conclude(told.get("news", []))
         if "error" in told:
             raise pytest.UsageError(f"pytest-dind: {told['error']}")
 
@@ -225,14 +226,12 @@ class Session:
             for daemon in self._evidence.of(item, self.runtime.daemons, self.runtime.session):
                 daemon.blamed = True
                 self._evidence.add(item, found, daemon)
-        if self.runtime.news:
-            setattr(found, workers.KEY, self._take_news())
+        self.news.put_on(found, self._take_news())
         return found
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what happened to daemons; with xdist, the controller hears it here."""
-        if not hasattr(self.config, "workerinput"):
-            self.news += getattr(report, workers.KEY, [])
+        self.news.hear(report)
 
     # -- the run's end
 
@@ -241,15 +240,15 @@ class Session:
         """Stop the daemons, after the last fixture, and see that nothing is left."""
         self._stop_all()
         if hasattr(self.config, "workerinput"):
-            workers.tell_controller(self.config, {"news": self.news})
+            workers.tell_controller(self.config, {"news": self.news.heard})
         elif self._header is not None:
             self._left = sweep_run(self.runtime.engine, self.runtime.run)
-            used = {one["store"] for one in self.news if "store" in one}
+            used = {one["store"] for one in self.news.heard if "store" in one}
             self._kept = self.runtime.tidy(self.settings[0].store_keep, used)
-            if notices.are_errors(one["left"] for one in self.news if "left" in one):
+            if notices.are_errors(one["left"] for one in self.news.heard if "left" in one):
                 session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was started and removed."""
-        for line in report.summary(self.news, self._left, self._kept, brief=terminalreporter.verbosity < 0):
+        for line in report.summary(self.news.heard, self._left, self._kept, brief=terminalreporter.verbosity < 0):
             terminalreporter.write_line(line)

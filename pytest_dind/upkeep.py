@@ -24,7 +24,7 @@ class Upkeep:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        #: The test that used it last; empty if none has since the run began, or since that was said of it.
+        #: The test that used it last; empty if none has since the run began.
         self._last_user = ""
         #: What makes it no good, found after the last test: empty if nothing does; None while nobody has looked.
         self._complaint: str | None = None
@@ -38,6 +38,7 @@ class Upkeep:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Replace the daemon if a test before has broken it."""
         __tracebackhide__ = True
+        self._session.news.in_the_end = []  # The last test was not the last, or is run again.
         uses = self._session.uses_daemon(item)
         if uses or may_ask_for_it(item):
             self._mend(item)
@@ -73,12 +74,11 @@ class Upkeep:
         self._complaint = complaint
 
     def conclude(self) -> None:
-        """Say what a test has broken that no further test will find: the last one is over."""
+        """Have it said what a test has broken, if no further test comes to find it: the last one is over."""
         daemon = self._session.runtime.session
         if self._last_user and daemon is not None and (complaint := self.check()):
             news = {"broken": daemon.name, "after": self._last_user, "complaint": complaint}
-            self._session.runtime.news.append(news)
-        self._last_user = ""
+            self._session.news.in_the_end = [news]
 
     def _mend(self, item: pytest.Item) -> None:
         __tracebackhide__ = True

@@ -36,6 +36,7 @@ KNOW_PYTEST = {
     "hindsight",
     "hooks",
     "live",
+    "news",
     "options",
     "plugin",
     "session",
