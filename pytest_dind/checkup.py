@@ -14,8 +14,11 @@ PING_TIMEOUT = 5
 #: Seconds in which boot.sh should have said how its container is; a busy disk takes some. And what it takes, mostly.
 _FIT_TIMEOUT = 30
 _FIT_SOON = 0.5
-#: Seconds after which one that seems broken is looked at again, before all that it holds is given up.
+#: Seconds after which one that seems broken is looked at again, before all that it holds is given up; not if it has had
+#: seconds already.
 _LOOK_AGAIN = 0.1
+#: What fit.sh says of a process that will not go on by itself.
+_STOPPED = "process is stopped"
 #: What boot.sh says when one of its two processes ends, and so the container.
 _ENDED = re.compile(r"^pytest-dind: (\w+ ended with exit code \d+)$", re.MULTILINE)
 
@@ -28,6 +31,8 @@ class Checkup:
         self._pid = os.getpid()
         #: Whether there is a measure.
         self.watches = False
+        #: Whether what waits for it may wait for ever, as of the last `complaint`.
+        self.hangs = False
 
     def watch(self, data_root: str) -> None:
         """Take the daemon as it is now for good, as a measure for `complaint`; that takes some milliseconds.
@@ -70,7 +75,7 @@ class Checkup:
             return ""
         begin = time.monotonic()
         found = self._look()
-        if found and not self._life.ended and time.monotonic() - begin < _LOOK_AGAIN:
+        if found and not self._life.ended and time.monotonic() - begin < PING_TIMEOUT:
             time.sleep(_LOOK_AGAIN)  # dockerd may just be changing its firewall, say.
             found = self._look()
         return found
@@ -92,6 +97,7 @@ class Checkup:
             lifeline.wait_ended(_FIT_SOON)  # It may be about to.
         elif found is None:
             found = lifeline.answer(number, _FIT_TIMEOUT)
+        self.hangs = not lifeline.ended and (isinstance(silent, TimeoutError) or found is None or _STOPPED in found)
         if lifeline.ended:
             return _last_words(lifeline)
         if silent is not None:

@@ -100,6 +100,10 @@ class Daemon(Endpoint):
         if self.checkup.watches:
             self.watch()
 
+    def break_off(self) -> None:
+        """Remove its container, so that nobody waits for an answer of it any more; `stop` or `restart` do the rest."""
+        self._life.remove_container()
+
     def watch(self) -> None:
         """Have the daemon checked up against what it is now; nobody waits for it."""
         self.checkup.watch(next(self.settings.told("data-root"), DATA_ROOT))

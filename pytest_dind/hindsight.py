@@ -106,6 +106,8 @@ class Hindsight:
                 else:
                     self._clean(before, daemon, item)
         finally:
+            if self._nextitem is None or (item is not None and item.parent is not self._nextitem.parent):
+                self._upkeep.free_who_waits()
             if is_last:
                 self._upkeep.conclude()
 

@@ -209,7 +209,7 @@ class Life:
         """Undo what `begin` did, as far as it came."""
         try:
             if self._created:
-                self._remove_container()
+                self.remove_container()
         finally:
             self.forget()
 
@@ -221,7 +221,7 @@ class Life:
             self.lifeline = None
         self.transport.remove()
 
-    def _remove_container(self) -> None:
+    def remove_container(self) -> None:
         """See that the container and its volume are gone, and warn of what will not go."""
         try:
             if self.lifeline is not None and self._running:

@@ -106,6 +106,8 @@ def _ini(config: pytest.Config, name: str) -> Any:
         if said or not value:
             raise
         raise SettingsError(f"ini {name}", value.strip("'"), "is neither true nor false") from error
+    except TypeError as error:  # of [tool.pytest], where 2 is no "2"; from 9.1 on pytest makes it a UsageError itself
+        raise pytest.UsageError(str(error)) from error
 
 
 def _beside_the_ini_file(config: pytest.Config, option: Option, said: Any) -> Any:

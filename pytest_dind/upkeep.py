@@ -73,6 +73,13 @@ class Upkeep:
         """Say what else makes it no good: the next test gets a new one."""
         self._complaint = complaint
 
+    def free_who_waits(self) -> None:
+        """End a daemon that hangs, for fixtures of wider scopes may end now, which would wait for it for ever."""
+        daemon = self._session.runtime.session
+        # One that is to stay is to be seen as it is.
+        if self._last_user and daemon is not None and self.check() and daemon.checkup.hangs and not daemon.is_to_stay:
+            daemon.break_off()
+
     def conclude(self) -> None:
         """Have it said what a test has broken, if no further test comes to find it: the last one is over."""
         daemon = self._session.runtime.session

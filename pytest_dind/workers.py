@@ -53,7 +53,15 @@ def runs_all(config: pytest.Config) -> bool:
     """Whether this process is sure to run all tests that it has collected, unless the run ends before."""
     if is_controller(config):
         return False
-    return not hasattr(config, "workerinput") or _dist(config) == "each" or config.workerinput["workercount"] == 1
+    if not hasattr(config, "workerinput"):
+        return True
+    return (_dist(config) == "each" or sharers(config) == 1) and not _is_in_place_of_another(config)
+
+
+def _is_in_place_of_another(config: pytest.Config) -> bool:
+    """Whether this worker is there for one that has crashed, which has run some of its tests."""
+    number = worker_name().removeprefix("gw")
+    return number.isdecimal() and int(number) >= sharers(config)
 
 
 def queued(config: pytest.Config) -> list[int]:

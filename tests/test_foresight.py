@@ -317,6 +317,29 @@ def test_a_first_user_that_skips_itself_leaves_the_next_one_a_daemon(inner: Inne
     assert watched.started == 1
 
 
+def test_a_worker_in_the_place_of_a_crashed_one_starts_none_for_tests_that_have_run(
+    inner: InnerRun, watched: Watched
+) -> None:
+    inner.pytester.makepyfile("""
+        import os
+        import time
+
+        def test_user(dind_client):
+            assert dind_client.ping()
+
+        def test_crashes():
+            os._exit(3)
+
+        def test_goes_on():
+            time.sleep(1)
+
+        def test_is_the_last():
+            pass
+    """)
+    inner.run("--dind", "-n1").assert_outcomes(passed=3, failed=1)
+    assert watched.started == 1
+
+
 def test_no_other_session_daemon_is_started_for_settings_that_count_for_fresh_ones_alone(
     inner: InnerRun, watched: Watched
 ) -> None:

@@ -204,3 +204,51 @@ def test_whatever_is_wrong_with_it_the_next_test_gets_a_good_one(inner: InnerRun
     result.stdout.fnmatch_lines(
         [f"dind: * was replaced: *::{test} broke it ({complaint})" for test, complaint in complaints.items()]
     )
+
+
+@pytest.mark.parametrize("process", ["dockerd", "containerd"])
+def test_the_end_of_fixtures_of_wider_scopes_does_not_wait_for_one_that_hangs(
+    inner: InnerRun, busybox: str, process: str
+) -> None:
+    inner.pytester.makeconftest(
+        f"""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def of_the_run(dind_client):
+            container = dind_client.containers.run({busybox!r}, "sleep 1000", detach=True)
+            yield
+            container.remove(force=True)
+
+        @pytest.fixture(scope="module")
+        def of_a_module(dind_client):
+            container = dind_client.containers.run({busybox!r}, "sleep 1000", detach=True)
+            yield
+            container.remove(force=True)
+        """
+    )
+    for name in ("test_a", "test_b"):
+        inner.pytester.makepyfile(
+            **{
+                name: f"""
+                def test_uses(dind_client, of_a_module, of_the_run):
+                    assert len(dind_client.containers.list()) == 2
+
+                def test_stops_it(dind_daemon, of_a_module):
+                    dind_daemon.exec(["sh", "-c", "kill -STOP $(pidof {process})"])
+                """
+            }
+        )
+    begin = time.monotonic()
+    result = inner.run("--dind", f"--dind-preload={busybox}", *NO_XDIST)
+    assert time.monotonic() - begin < PATIENCE
+    result.assert_outcomes(passed=4, errors=2)
+    broke = f"(its {process} process is stopped, as by SIGSTOP)"
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_stops_it*",
+            "*ERROR at teardown of test_stops_it*",
+            f"dind: the session daemon * was replaced: test_a.py::test_stops_it broke it {broke}*",
+            f"dind: the session daemon * was broken in the end: test_b.py::test_stops_it, * {broke}",
+        ]
+    )
