@@ -59,7 +59,7 @@ class Cleaning:
         self._remove("service", api.remove_service)
         self._remove_containers()
         self._clean_images()
-        self._remove("network", self._remove_network)
+        self._remove_networks()
         self._remove("volume", partial(api.remove_volume, force=True))
         self._remove("secret", api.remove_secret)
         self._remove("config", api.remove_config)
@@ -77,7 +77,10 @@ class Cleaning:
         return self._now.came_since(self._before, kind)
 
     def _remove(self, kind: str, remove: Callable[[str], object]) -> None:
-        for identity, name in self._came(kind).items():
+        self._remove_each(kind, self._came(kind), remove)
+
+    def _remove_each(self, kind: str, came: Mapping[str, str], remove: Callable[[str], object]) -> None:
+        for identity, name in came.items():
             self._attempt(kind, name, partial(remove, identity))
 
     def _attempt(self, kind: str, name: str, remove: Callable[[], object]) -> None:
@@ -135,20 +138,35 @@ class Cleaning:
                 raise
             _wait_until_gone(identity, partial(self._api.containers, all=True), error)
 
+    def _remove_networks(self) -> None:
+        """Remove them again while that helps: one goes after all that are made from it, and a swarm takes its time."""
+        left, known = self._came("network"), len(self.refused)
+        deadline = time.monotonic() + _GOING_TIMEOUT
+        while left:
+            del self.refused[known:]
+            self._remove_each("network", left, self._remove_network)
+            if not self._has_swarm and len(self.refused) == known:
+                return
+            there = {one["Id"] for one in self._api.networks()}
+            before, left = left, {one: name for one, name in left.items() if one in there}
+            if time.monotonic() > deadline or (len(left) == len(before) and not self._has_swarm):
+                break
+            time.sleep(_EVERY if self._has_swarm and left else 0)  # It does that behind the back of all who ask it to.
+        if not left:
+            del self.refused[known:]  # Such as that it is not found any more.
+        elif len(self.refused) == known:
+            names = ", ".join(left.values())
+            self.refused.append(f"network {names}: still there {_GOING_TIMEOUT} s after the daemon has removed it")
+
     def _remove_network(self, identity: str) -> None:
         from docker.errors import APIError  # noqa: PLC0415
 
-        failure: Exception = DaemonStateError(f"it is still there {_GOING_TIMEOUT} s after it was removed")
         try:
             self._api.remove_network(identity)
         except APIError as error:
-            if self._disconnect(identity, error):
-                self._api.remove_network(identity)
-            elif not self._has_swarm:
+            if not self._disconnect(identity, error):
                 raise
-            failure = error
-        if self._has_swarm:  # It lets go of its networks only behind the back of all who asked it to.
-            _wait_until_gone(identity, self._api.networks, failure)
+            self._api.remove_network(identity)
 
     def _disconnect(self, network: str, error: APIError) -> bool:
         """Take containers from before off a network that came; whether there were any."""
@@ -172,7 +190,7 @@ class Cleaning:
         self.lost.update(self._before.things["image"].keys() - there.keys() - named_before)
         came = self._came("image")
         for tag, identity in self._now.tags.items():
-            if tag in self._before.tags or identity in came:
+            if tag in self._before.tags or identity not in self._before.things["image"]:
                 continue
             if identity in named_before:
                 # Not its parents: what was there before stays, with a name or without.

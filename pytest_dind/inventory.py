@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,10 @@ class Inventory:
     parents: dict[str, str] = field(default_factory=dict)
     #: Of containers that belong to a swarm's services, the service, and the names of all volumes in them.
     tasks: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    #: Names of images that a swarm's services run: it pulls those that are not there yet.
+    run_by_services: frozenset[str] = frozenset()
+    #: Of images, their names and digests.
+    references: dict[str, frozenset[str]] = field(default_factory=dict)
     #: The id of the swarm that it manages; for another member of one, what it says of that; empty outside of any.
     swarm: str = ""
 
@@ -50,10 +54,11 @@ class Inventory:
         images, containers = api.images(all=True), api.containers(all=True)
         swarm, is_manager = _swarm(api)
         cached = _build_cache(api)
+        services = api.services() if is_manager else []
         not_made = _PREDEFINED | _OF_EVERY_SWARM if swarm else _PREDEFINED
         return cls(
             things={
-                **({kind: dict(list_all(api)) for kind, list_all in _OF_SWARM.items()} if is_manager else {}),
+                **(_of_swarm(api, services) if is_manager else {}),
                 "container": {one["Id"]: listed_name(one) for one in containers},
                 "image": {one["Id"]: _shown(one) for one in images},
                 "network": {one["Id"]: one["Name"] for one in api.networks() if one["Name"] not in not_made},
@@ -64,6 +69,8 @@ class Inventory:
             tags={tag: one["Id"] for one in images for tag in _tags(one)},
             parents={one["Id"]: one["ParentId"] for one in images if one["ParentId"]},
             tasks={one["Id"]: _task(one) for one in containers if service_of(one)},
+            run_by_services=frozenset(name for one in services for name in _names_of_image(one)),
+            references={one["Id"]: frozenset([*_tags(one), *(one["RepoDigests"] or ())]) for one in images},
             swarm=swarm,
         )
 
@@ -73,7 +80,10 @@ class Inventory:
         return {one: name for one, name in self.things.get(kind, {}).items() if one not in known}
 
     def _of_services_in(self, before: Inventory) -> Iterator[str]:
-        """Yield the containers with which a swarm keeps up services from before, and their volumes."""
+        """Yield the containers with which a swarm keeps up services from before, their volumes and images."""
+        for image, names in self.references.items():
+            if not names.isdisjoint(before.run_by_services):
+                yield image
         for container, (service, volumes) in self.tasks.items():
             if service in before.things.get("service", {}):
                 yield container
@@ -112,11 +122,21 @@ def _specified(things: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     return ((one["ID"], one["Spec"]["Name"]) for one in things)
 
 
-_OF_SWARM: dict[str, Callable[[Any], Iterator[tuple[str, str]]]] = {
-    "service": lambda api: _specified(api.services()),
-    "secret": lambda api: _specified(api.secrets()),
-    "config": lambda api: _specified(api.configs()),
-}
+def _of_swarm(api: Any, services: list[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    found = {"service": services, "secret": api.secrets(), "config": api.configs()}
+    return {kind: dict(_specified(things)) for kind, things in found.items()}
+
+
+def _names_of_image(service: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what images are called that a service may run: it has one by a name, by a digest, or by both."""
+    # One that is a network attachment, or a plugin, has none.
+    said: str = service["Spec"]["TaskTemplate"].get("ContainerSpec", {}).get("Image", "")
+    name, _, digest = said.partition("@")
+    repository, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:  # of a registry's port
+        repository, tag = name, "latest"
+    yield f"{repository}:{tag}"
+    yield f"{repository}@{digest}"
 
 
 def _swarm(api: Any) -> tuple[str, bool]:

@@ -156,6 +156,10 @@ def test_of_a_swarm_that_was_there_only_what_came_into_it_goes(own: Daemon, busy
     serve(own, busybox, "before")
     before, there = Inventory.of(own.client.api), is_there(own)
     serve(own, busybox, "during")
+    own.client.networks.create("waits-net", driver="overlay")
+    services: Any = own.client.services
+    waits = services.create(busybox, name="waits", networks=["waits-net"], constraints=["node.labels.none == x"])
+    wait_until(waits.tasks, lambda: "it has no task")
     assert cleaned(own, before).refused == []
     assert is_there(own) == there
     cleaned(own, as_before)
@@ -183,6 +187,26 @@ def test_what_a_swarm_starts_for_a_service_from_before_is_not_the_tests(
     (second,) = running()
     assert [one["Name"] for one in second.attrs["Mounts"]] == [one.name for one in own.client.volumes.list()]
     cleaned(own, as_before)
+
+
+def test_an_image_that_a_service_from_before_waits_for_is_not_the_tests(
+    own: Daemon, busybox: str, as_before: Inventory
+) -> None:
+    own.client.swarm.init(advertise_addr=own.ip, listen_addr=f"{own.ip}:2377")
+    services: Any = own.client.services
+    service = services.create("late:1", "sleep 1000", name="web", restart_policy={"Delay": 0})
+    before = Inventory.of(own.client.api)
+    build(own, 0, f"FROM {busybox}", "RUN touch /late", tag="late:1")
+    build(own, 0, f"FROM {busybox}", "RUN touch /other", tag="late:2")
+
+    def runs() -> bool:
+        return any(one["Status"]["State"] == "running" for one in service.tasks())
+
+    wait_until(runs, lambda: json.dumps(service.tasks(), default=str))
+    assert cleaned(own, before).refused == []
+    assert runs()
+    assert sorted(Inventory.of(own.client.api).tags) == sorted(["late:1", busybox])
+    assert cleaned(own, as_before).refused == []
 
 
 def test_where_an_engine_counts_what_is_on_its_disk_for_another_the_rest_is_cleaned(
@@ -258,6 +282,19 @@ def test_a_network_goes_even_if_containers_from_before_were_connected_to_it(
     assert served.status == "running"
     assert list(served.attrs["NetworkSettings"]["Networks"]) == ["before"]
     cleaned(own, as_before)
+
+
+def test_networks_go_that_others_are_made_from_in_whatever_order_they_are_listed(
+    own: Daemon, as_before: Inventory
+) -> None:
+    api: Any = own.client.api
+    for number in range(4):  # A daemon lists them in an order of its own.
+        for network in (
+            {"Name": f"template{number}", "ConfigOnly": True, "Options": {"com.docker.network.driver.mtu": "1400"}},
+            {"Name": f"made{number}", "ConfigFrom": {"Network": f"template{number}"}, "Driver": "bridge"},
+        ):
+            api._raise_for_status(api._post_json(api._url("/networks/create"), data=network))
+    assert cleaned(own, as_before).refused == []
 
 
 def test_containers_that_start_while_others_are_removed_go_too(
