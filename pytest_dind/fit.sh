@@ -28,14 +28,13 @@ watch() {
         [ -z "$rules" ] || break
     done
     read -r forwards </proc/sys/net/ipv4/ip_forward
-    suspected=
-    note_config
     much=$newline
     while [ ${#much} -lt 65536 ]; do much=$much$much; done
+    suspected=
+    note_config
     accepted=
     look
     accepted=$found
-    empty "$data_root/.pytest-dind"
     printf 'pytest-dind: fit %s \n' "${1%% *}"
 }
 
@@ -60,7 +59,7 @@ up_links() {
 }
 
 # A daemon.json that is another now counts as soon as dockerd reads it again, which may have been: as it is now, it is
-# to be. So are programs, and the way out: whoever outlasts tests may have closed it, or opened it again.
+# to be. So are programs, the way out, and what room there is: whoever outlasts tests may have taken it, or given it back.
 note_config() {
     [ -z "$suspected" ] || return 0
     read_config
@@ -68,8 +67,9 @@ note_config() {
     empty "$state/noted" # For its time.
     found=
     look_at_network
+    look_at_room
     for check in $accepted; do
-        case $check in link | route | forward) ;; *) found="$found $check" ;; esac
+        case $check in link | route | forward | pids | disk) ;; *) found="$found $check" ;; esac
     done
     accepted=$found
 } 2>/dev/null
@@ -83,6 +83,7 @@ suspect() {
     done
     trouble=
     look_at_network
+    look_at_room
     [ -z "$trouble" ] || suspected=yes
 } 2>/dev/null
 
@@ -110,7 +111,6 @@ fit() {
     look
     suspected=
     printf 'pytest-dind: fit %s %s\n' "$1" "$trouble"
-    empty "$data_root/.pytest-dind"
 }
 
 # Sets `trouble` to what is the matter, or to nothing.
@@ -143,7 +143,6 @@ look_at() {
 look_at_all() {
     look_at dockerd "$dockerd_found"
     look_at containerd "$containerd_found"
-    can_fork || complain pids "no process can be started in its container: $pids of at most $pids_limit are there"
     for part in $present; do
         [ -e "$part" ] || complain part "$part is missing in its container"
     done
@@ -154,10 +153,16 @@ look_at_all() {
     look_at_network
     read_config
     [ "$content" = "$noted" ] || complain config "its $config_file is not what it was"
-    can_write || complain disk "its $data_root is full, or cannot be written to"
+    look_at_room
     # For want of a process the shell would end.
     case $found in *pids*) return ;; esac
     [ -z "$rules" ] || has_rules || complain rules "it lacks iptables rules that dockerd made at its start"
+}
+
+look_at_room() {
+    can_fork || complain pids "no process can be started in its container: $pids of at most $pids_limit are there"
+    can_write || complain disk "its $data_root is full, or cannot be written to"
+    empty "$data_root/.pytest-dind"
 }
 
 look_at_network() {

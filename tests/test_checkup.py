@@ -322,6 +322,51 @@ def test_what_wider_fixtures_do_to_its_configuration_programs_and_network_is_no_
     assert "replaced" not in str(result.stdout)
 
 
+def test_that_wider_fixtures_leave_no_room_in_it_is_no_reason_as_long_as_they_last(inner: InnerRun) -> None:
+    inner.pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def identity(dind_client):
+            return dind_client.info()["ID"]
+
+        def fill(daemon):
+            daemon.exec(["sh", "-c", "head -c 1G /dev/zero >/dev/shm/fill; for i in $(seq 300); do sleep 1000 & done"])
+
+        @pytest.fixture(scope="class")
+        def full(dind_daemon, identity):
+            fill(dind_daemon)
+            yield
+            dind_daemon.exec(["rm", "/dev/shm/fill"])
+            dind_daemon.exec(["pkill", "-x", "sleep"])
+
+        class TestFull:
+            @pytest.mark.parametrize("number", range(2))
+            def test_it(self, full, identity, dind_client, number):
+                assert dind_client.info()["ID"] == identity
+
+        def test_fills(identity, dind_daemon):
+            assert dind_daemon.client.info()["ID"] == identity
+            dind_daemon.client.volumes.create("room")
+            fill(dind_daemon)
+
+        class TestNext:
+            @pytest.fixture(scope="class")
+            def wider(self):
+                pass
+
+            def test_next(self, wider, dind_client):
+                dind_client.volumes.create("room")
+        """
+    )
+    how = ("--dind-pids=150", "--dind-daemon-arg=--data-root=/dev/shm/docker")
+    result = inner.run("--dind", "-p", "no:xdist", *how)
+    result.assert_outcomes(passed=4)
+    [replaced] = [line for line in result.outlines if "was replaced" in line]
+    assert "::test_fills broke it (no process can be started in its container" in replaced
+
+
 @pytest.mark.parametrize(
     ("fault", "complaint"),
     [
