@@ -27,7 +27,12 @@ class Between:
         # As the runtime does with a worker's daemon: that is what the check-up goes by.
         daemon.watch()
         runtime = SimpleNamespace(session=daemon, want=lambda _: None)
-        session: Any = SimpleNamespace(settings=(daemon.settings,), runtime=runtime, uses_daemon=lambda _: True)
+        session: Any = SimpleNamespace(
+            settings=(daemon.settings,),
+            runtime=runtime,
+            uses_daemon=lambda _: True,
+            news=SimpleNamespace(in_the_end=[]),
+        )
         self._upkeep = Upkeep(session)
         self._hooks = Hindsight(session, self._upkeep)
         self._finalizers: list[Callable[[], object]] = []
@@ -35,6 +40,7 @@ class Between:
             nodeid="test_it.py::test_it",
             fixturenames=("dind_clean",),
             iter_markers=lambda _: (),
+            parent=None,
             session=SimpleNamespace(shouldfail=False, shouldstop=False),
             addfinalizer=self._finalizers.append,
         )
