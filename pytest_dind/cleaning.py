@@ -136,7 +136,14 @@ class Cleaning:
         except APIError as error:
             if _IS_GOING not in str(error.explanation):
                 raise
-            _wait_until_gone(identity, partial(self._api.containers, all=True), error)
+            self._wait_until_gone(identity, error)
+
+    def _wait_until_gone(self, container: str, failure: Exception) -> None:
+        deadline = time.monotonic() + _GOING_TIMEOUT
+        while any(one["Id"] == container for one in self._api.containers(all=True)):
+            if time.monotonic() > deadline:
+                raise failure
+            time.sleep(_EVERY)
 
     def _remove_networks(self) -> None:
         """Remove them again while that helps: one goes after all that are made from it, and a swarm takes its time."""
@@ -148,10 +155,12 @@ class Cleaning:
             if not self._has_swarm and len(self.refused) == known:
                 return
             there = {one["Id"] for one in self._api.networks()}
-            before, left = left, {one: name for one, name in left.items() if one in there}
-            if time.monotonic() > deadline or (len(left) == len(before) and not self._has_swarm):
-                break
-            time.sleep(_EVERY if self._has_swarm and left else 0)  # It does that behind the back of all who ask it to.
+            helped = any(one not in there for one in left)
+            left = {one: name for one, name in left.items() if one in there}
+            if not helped:
+                if not self._has_swarm or time.monotonic() > deadline:
+                    break
+                time.sleep(_EVERY)  # It lets go of them behind the back of all who ask it to.
         if not left:
             del self.refused[known:]  # Such as that it is not found any more.
         elif len(self.refused) == known:
@@ -230,11 +239,3 @@ def children_first(images: Iterable[str], parents: Mapping[str, str]) -> list[st
         for one in leaves:
             del left[one]
     return order
-
-
-def _wait_until_gone(identity: str, list_all: Callable[[], Iterable[Mapping[str, Any]]], failure: Exception) -> None:
-    deadline = time.monotonic() + _GOING_TIMEOUT
-    while any(one["Id"] == identity for one in list_all()):
-        if time.monotonic() > deadline:
-            raise failure
-        time.sleep(_EVERY)

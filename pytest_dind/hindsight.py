@@ -52,7 +52,7 @@ class Hindsight:
             shown, self._shown = self._shown, None
             with notices.kept() as found:
                 self._clean(*shown)
-            self._session.runtime.news += ({"left": one.message} for one in found)
+            self._session.news.note_left(found)
         yield
         self._begin()
 
@@ -96,7 +96,8 @@ class Hindsight:
         """Clean up: what fixtures of wider scopes do in their teardown comes after this, and is none of the test's."""
         item, before, daemon = self._item, self._before, self._daemon
         self._before = self._daemon = self._item = None
-        is_last = self._nextitem is None
+        nextitem = self._nextitem
+        is_last = nextitem is None
         self._checkup(Checkup.suspect)
         try:
             if item is not None and before is not None and daemon is not None:
@@ -106,7 +107,7 @@ class Hindsight:
                 else:
                     self._clean(before, daemon, item)
         finally:
-            if self._nextitem is None or (item is not None and item.parent is not self._nextitem.parent):
+            if nextitem is None or (item is not None and item.parent is not nextitem.parent):
                 self._upkeep.free_who_waits()
             if is_last:
                 self._upkeep.conclude()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from . import workers
+from .notices import Notice
 
 
 class News:
@@ -33,6 +34,10 @@ class News:
         self._on_reports = [one for one in self._on_reports if one is not news]
         if not hasattr(self._config, "workerinput"):
             self.heard += news
+
+    def note_left(self, found: Iterable[Notice]) -> None:
+        """Hear what would not go, which is no fault of the test that comes next, even where warnings are errors."""
+        self.heard += ({"left": one.message} for one in found if not one.harmless)
 
     def conclude(self, news: Iterable[dict[str, Any]]) -> None:
         """Hear the last of this process, and what has not come by any report."""

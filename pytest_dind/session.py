@@ -77,7 +77,8 @@ class Session:
     def _stop_all(self) -> None:
         with notices.kept() as found:
             self.runtime.stop_all()
-        self.news.conclude([*self._take_news(), *({"left": one.message} for one in found)])
+        self.news.conclude(self._take_news())
+        self.news.note_left(found)
 
     def _take_news(self) -> list[dict[str, Any]]:
         taken, self.runtime.news = self.runtime.news, []
@@ -175,7 +176,7 @@ class Session:
     def pytest_testnodedown(self, node: Any) -> None:
         """Hear what an ended worker has to say; what a killed one left is removed at the run's end."""
         told = workers.told_by(node)
-        self.news.conclude(told.get("news", []))
+        self.news.heard += told.get("news", [])
         if "error" in told:
             raise pytest.UsageError(f"pytest-dind: {told['error']}")
 

@@ -96,8 +96,7 @@ class Upkeep:
             log = daemon.logs()
             with notices.kept() as found:
                 self._session.asked_for(partial(self._replace, daemon, item))
-            # What was left of the old one is not this test's fault, even where warnings are errors.
-            self._session.runtime.news += ({"left": one.message} for one in found if not one.harmless)
+            self._session.news.note_left(found)
             notices.repeat([one for one in found if one.harmless])
             ends = list(self._end_dependents())
             renewed, self._renewed = self._renewed, []
