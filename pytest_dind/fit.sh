@@ -35,6 +35,7 @@ watch() {
     accepted=
     look
     accepted=$found
+    make_room
     printf 'pytest-dind: fit %s \n' "${1%% *}"
 }
 
@@ -72,6 +73,7 @@ note_config() {
         case $check in link | route | forward | pids | disk) ;; *) found="$found $check" ;; esac
     done
     accepted=$found
+    make_room
 } 2>/dev/null
 
 # Before something that outlasts tests may change it: what a test has done to it is not taken for wanted.
@@ -84,6 +86,7 @@ suspect() {
     trouble=
     look_at_network
     look_at_room
+    make_room
     [ -z "$trouble" ] || suspected=yes
 } 2>/dev/null
 
@@ -111,6 +114,7 @@ fit() {
     look
     suspected=
     printf 'pytest-dind: fit %s %s\n' "$1" "$trouble"
+    make_room # Only now: nobody waits for it.
 }
 
 # Sets `trouble` to what is the matter, or to nothing.
@@ -162,7 +166,6 @@ look_at_all() {
 look_at_room() {
     can_fork || complain pids "no process can be started in its container: $pids of at most $pids_limit are there"
     can_write || complain disk "its $data_root is full, or cannot be written to"
-    empty "$data_root/.pytest-dind"
 }
 
 look_at_network() {
@@ -226,6 +229,11 @@ can_fork() {
     return 0
 }
 
+# make_room is its undo.
 can_write() {
     printf %s "$much" >"$data_root/.pytest-dind"
+}
+
+make_room() {
+    empty "$data_root/.pytest-dind"
 }

@@ -285,4 +285,5 @@ def test_what_is_being_brought_says_how_far_it_is(
     first, second = said.index(f"loading {busybox}"), said.index(f"pulling {registry.name}")
     assert (said[0], said[first - 1]) == (f"loading {path}", f"{size} of {size} MB")
     assert said[second - 1] == f"{size} MB"
-    assert set(said[second + 1 :]) == {"0 of 0 MB"}, "it is tiny"
+    # It is tiny: an engine may have it before it says for the first time how far it is.
+    assert set(said[second + 1 :]) <= {"0 of 0 MB"}
